@@ -1,0 +1,37 @@
+"""Everything this package raises on purpose.
+
+::
+
+    PtychosegError
+    ├── ProfileError        a profile that does not exist or does not say what it must
+    ├── FrameError          a frame that cannot be labelled (its text is the reason in the row)
+    ├── DatasetError        a file or dataset with frames that cannot be read
+    ├── CentroidsError      a centroids or student file that does not fit this version
+    └── StoreError          a Tiled server (or disk) that refuses masks
+
+Every message names the file, key or frame, and what to do.
+"""
+
+
+class PtychosegError(Exception):
+    """Base of all errors raised on purpose; its text is meant for a user's eyes."""
+
+
+class ProfileError(PtychosegError):
+    """A profile is missing, has an unknown key, or a value that makes no sense."""
+
+
+class FrameError(PtychosegError):
+    """A frame that cannot be labelled: NaN only, empty, saturated, of another size."""
+
+
+class DatasetError(PtychosegError):
+    """A file or dataset of frames that is missing or cannot be read."""
+
+
+class CentroidsError(PtychosegError):
+    """A centroids (or student) file made by another feature version, or damaged."""
+
+
+class StoreError(PtychosegError):
+    """A Tiled server or a disk that refuses what we want to store."""

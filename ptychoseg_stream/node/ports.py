@@ -1,0 +1,81 @@
+"""The Protocols that the rim fulfils, and what passes through them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from ..science.frame import Mask
+
+Clock: TypeAlias = Callable[[], float]  # seconds since the epoch
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What a sink learns when a raw run begins.
+
+    Parameters
+    ----------
+    uid : str
+        Uid of the raw run.
+    start : mapping
+        Its start document.
+    processing : mapping
+        Profile name, software versions, options and their digest: goes into the derived start.
+    """
+
+    uid: str
+    start: Mapping[str, Any]
+    processing: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What became of the frames of a run: received = written + refused + lost.
+
+    Parameters
+    ----------
+    received : int
+        Frames the documents announced.
+    written : int
+        Frames with a mask (status "ok").
+    refused : mapping of str to int
+        Frames with a row of class 255, by reason.
+    lost : int
+        Frames that could not be read.
+    exit_status, reason : str
+        As in the raw run's stop document.
+    """
+
+    received: int = 0
+    written: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    lost: int = 0
+    exit_status: str = "success"
+    reason: str = ""
+
+
+class Sink(Protocol):
+    """Where masks go. Calls come from one thread, in order; none of them may block on a network.
+
+    Rows of a run may arrive in batches of any size; row i of what is stored is frame index i.
+    """
+
+    def open(self, run: RunInfo) -> None:
+        """Begin a run."""
+        ...
+
+    def write(self, run_uid: str, masks: Sequence[Mask]) -> None:
+        """Take the next masks of a run, in order of their index."""
+        ...
+
+    def close(self, run_uid: str, account: Account) -> None:
+        """End a run; its account goes into the stop document."""
+        ...
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all that was given is stored; False if that took longer than `timeout` [s]."""
+        ...
+
+    def shutdown(self) -> None:
+        """Store what is left and release threads and connections."""
+        ...
