@@ -1,0 +1,1 @@
+"""Ring 1: what is remembered between frames."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
-from ..science.frame import Mask
+from ..science.frame import Frame, Mask
+from .vitals import Progress
 
 Clock: TypeAlias = Callable[[], float]  # seconds since the epoch
 
@@ -72,10 +73,45 @@ class Sink(Protocol):
         """End a run; its account goes into the stop document."""
         ...
 
+    def stored(self, run_uid: str) -> int:
+        """How many rows of a run are known to be stored."""
+        ...
+
+    def address(self, run_uid: str) -> str:
+        """Where the masks of a run are to be found (a Tiled URI, a path, ...); empty if unknown."""
+        ...
+
+    def fault(self) -> str:
+        """Last thing that went wrong, in one line; empty if nothing did."""
+        ...
+
     def drain(self, timeout: float) -> bool:
         """Wait until all that was given is stored; False if that took longer than `timeout` [s]."""
         ...
 
     def shutdown(self) -> None:
         """Store what is left and release threads and connections."""
+        ...
+
+
+class Labeller(Protocol):
+    """What turns frames into masks; `ptychoseg_stream.node.node.Node` is the real one."""
+
+    def open(self, run_uid: str) -> None:
+        """Begin a run."""
+        ...
+
+    def process(self, frames: Sequence[Frame]) -> list[Mask]:
+        """Label a micro-batch of one run, in order; never raises for a bad frame.
+
+        The result does not depend on how frames are cut into batches.
+        """
+        ...
+
+    def close(self, run_uid: str) -> None:
+        """Forget what is remembered of a run."""
+        ...
+
+    def progress(self) -> Progress:
+        """Where learning is."""
         ...

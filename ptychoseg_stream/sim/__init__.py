@@ -1,0 +1,1 @@
+"""Ring 2: the simulated experiment: optics, detectors, plans."""
