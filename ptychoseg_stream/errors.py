@@ -7,6 +7,7 @@
     ├── FrameError          a frame that cannot be labelled (its text is the reason in the row)
     ├── DatasetError        a file or dataset with frames that cannot be read
     ├── CentroidsError      a centroids or student file that does not fit this version
+    ├── LearningError       a stage of fine-tuning that went wrong; the student before it serves on
     └── StoreError          a Tiled server (or disk) that refuses masks
 
 Every message names the file, key or frame, and what to do.
@@ -31,6 +32,10 @@ class DatasetError(PtychosegError):
 
 class CentroidsError(PtychosegError):
     """A centroids (or student) file made by another feature version, or damaged."""
+
+
+class LearningError(PtychosegError):
+    """A stage of fine-tuning went wrong; the student before it goes on serving."""
 
 
 class StoreError(PtychosegError):

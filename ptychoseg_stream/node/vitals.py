@@ -85,4 +85,6 @@ class Vitals:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Vitals":
         """Rebuild what `to_dict` made."""
-        return cls(**{**data, "progress": Progress(**data["progress"])})
+        values = dict(data)
+        values["progress"] = Progress(**values["progress"])
+        return cls(**values)

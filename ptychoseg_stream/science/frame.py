@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float32]
+FloatArray: TypeAlias = NDArray[np.floating]  # float32 unless a docstring says otherwise
 BoolArray: TypeAlias = NDArray[np.bool_]
 ClassMap: TypeAlias = NDArray[np.uint8]  # (H, W), values of ClassCode
 
@@ -50,6 +50,8 @@ class Frame:
         When the frame was taken [s since the epoch].
     fault : str
         Why there is no image.
+    received : float
+        When its document reached the node [s since the epoch]; 0 if unknown.
     """
 
     run: str
@@ -61,6 +63,7 @@ class Frame:
     data_key: str = "image"
     time: float = 0.0
     fault: str = ""
+    received: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +85,7 @@ class Mask:
     student_revision, student_hash, centroids_hash
         Which student (0 is the first, -1 none) and centroids made it.
     iou_to_teacher : float
-        Ring IoU of the student (the served mask when there is none) with the teacher; NaN if unknown.
+        Ring IoU of the served mask with the teacher's; NaN where there is no mask.
     ring_area : int
         Ring pixels of `classes`.
     shift : tuple of float

@@ -1,0 +1,239 @@
+"""The student learns from the teacher: staged fine-tuning, one small record a step.
+
+The label of every staged frame is the teacher's ring on the registered mean of all staged frames:
+the student learns to see in one noisy, modulated frame what the teacher sees only in their mean.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import LearningError
+from .augment import Example, batch_of
+from .frame import FloatArray
+from .unet import UNet, new_unet
+
+Weights: TypeAlias = Mapping[str, NDArray]
+
+SETTLING_BATCHES = 8
+"""Batches that measure the final batch statistics."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentOptions:
+    """The student and how it learns.
+
+    Parameters
+    ----------
+    base, depth : int
+        Of the U-Net: channels of the first level, number of poolings.
+    first_steps, steps : int
+        Training steps of stage 0 and of each later stage.
+    learning_rate, weight_decay : float
+        Of AdamW.
+    warm_up : int
+        Steps of linear warm-up; then the cosine falls to 5 %.
+    batch : int
+        Patches per step.
+    patch : int
+        Side of the square patches [px].
+    seed : int
+        Of initialisation and augmentation.
+    """
+
+    base: int = 8
+    depth: int = 2
+    first_steps: int = 60
+    steps: int = 30
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-4
+    warm_up: int = 5
+    batch: int = 8
+    patch: int = 64
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """One step of training.
+
+    Parameters
+    ----------
+    stage, step, steps : int
+        Stage (from 0), step in it (from 1) and how many it will have.
+    loss : float
+        Binary cross-entropy plus Dice loss of the batch.
+    iou : float
+        Of the batch's predictions with the pseudo-label.
+    """
+
+    stage: int
+    step: int
+    steps: int
+    loss: float
+    iou: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Student:
+    """A trained student: immutable weights, named by their content.
+
+    Parameters
+    ----------
+    weights : mapping of str to ndarray
+        State of the net.
+    revision : int
+        Stage that made it, from 0.
+    hash : str
+        SHA-256 over the weights, hexadecimal.
+    net : UNet
+        The net in evaluation mode.
+    """
+
+    weights: Weights
+    revision: int
+    hash: str
+    net: UNet
+
+    @classmethod
+    def of(cls, weights: Weights, revision: int, options: StudentOptions) -> "Student":
+        """Build the net that has these weights."""
+        net = _net(weights, options)
+        net.eval()
+        for parameter in net.parameters():
+            parameter.requires_grad_(False)
+        return cls(weights, revision, weights_hash(weights), net)
+
+    def predict(self, inputs: FloatArray) -> FloatArray:
+        """Return the ring probability ``(n, h, w)`` of inputs ``(n, 5, h, w)``.
+
+        The net sees one frame at a time: on a CPU a batch is no faster, and it would change the
+        last bits with the size of the batch, so that live and replayed masks could differ.
+        """
+        with torch.inference_mode():
+            return np.stack([self._one(x) for x in inputs])
+
+    def _one(self, x: FloatArray) -> FloatArray:
+        image = torch.from_numpy(x[None]).contiguous(memory_format=torch.channels_last)
+        return torch.sigmoid(self.net(image))[0].numpy()
+
+
+def weights_hash(weights: Weights) -> str:
+    """SHA-256 over names and values, in order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name]).tobytes())
+    return digest.hexdigest()
+
+
+def fine_tune(
+    previous: Student | None,
+    examples: Sequence[Example],
+    options: StudentOptions,
+) -> Iterator[TrainingStep | Student]:
+    """Learn one stage on all staged frames; yields a record a step and, last, the student.
+
+    Parameters
+    ----------
+    previous : Student or None
+        The student of the stage before; None for stage 0.
+    examples : sequence of Example
+        All frames staged so far with their pseudo-labels.
+    options : StudentOptions
+
+    Yields
+    ------
+    TrainingStep
+        After each step.
+    Student
+        Once, at the end.
+
+    Raises
+    ------
+    LearningError
+        If the loss stops being finite.
+    """
+    stage = 0 if previous is None else previous.revision + 1
+    steps = options.first_steps if stage == 0 else options.steps
+    rng = np.random.default_rng([options.seed, stage])
+    net = _net(previous.weights, options) if previous else _fresh(options)
+    net.train()
+    optimiser = torch.optim.AdamW(
+        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    for step in range(steps):
+        rate = options.learning_rate * _schedule(step, steps, options.warm_up)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        x, y = (torch.from_numpy(a) for a in batch_of(examples, options.batch, options.patch, rng))
+        logits = net(x.contiguous(memory_format=torch.channels_last))
+        loss = functional.binary_cross_entropy_with_logits(logits, y) + _dice_loss(logits, y)
+        if not bool(torch.isfinite(loss)):
+            raise LearningError(f"stage {stage}, step {step + 1}: the loss is not finite")
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        yield TrainingStep(stage, step + 1, steps, float(loss.detach()), _batch_iou(logits, y))
+    _settle(net, examples, options, rng)
+    yield Student.of(_weights(net), stage, options)
+
+
+def _settle(
+    net: UNet, examples: Sequence[Example], options: StudentOptions, rng: np.random.Generator
+) -> None:
+    """Measure the batch statistics anew with the final weights.
+
+    The running averages still hold those of earlier weights; with them the mask is dilated by a
+    few per cent (about 0.01 of IoU).
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain mean over what follows
+    with torch.no_grad():
+        for _ in range(SETTLING_BATCHES):
+            x, _ = batch_of(examples, options.batch, options.patch, rng)
+            net(torch.from_numpy(x).contiguous(memory_format=torch.channels_last))
+
+
+def _fresh(options: StudentOptions) -> UNet:
+    return new_unet(options.base, options.depth, options.seed)
+
+
+def _net(weights: Weights, options: StudentOptions) -> UNet:
+    net = _fresh(options)
+    net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
+    return net
+
+
+def _weights(net: UNet) -> dict[str, NDArray]:
+    return {k: v.detach().cpu().numpy().copy() for k, v in net.state_dict().items()}
+
+
+def _schedule(step: int, steps: int, warm_up: int) -> float:
+    """Linear warm-up, then a cosine to 5 %."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    done = (step - warm_up) / max(1, steps - warm_up)
+    return 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done)))
+
+
+def _dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the Dice coefficient, soft, over the batch (Milletari et al. 2016)."""
+    p = torch.sigmoid(logits)
+    return 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
+
+
+def _batch_iou(logits: Tensor, target: Tensor) -> float:
+    found, true = logits.detach() > 0, target > 0.5
+    union = int((found | true).sum())
+    return int((found & true).sum()) / union if union else 1.0

@@ -1,0 +1,394 @@
+"""The teacher: prototypes learned from one frame, named in physical units, used for every frame.
+
+Features are put on fixed physical weights (no statistics of any frame), reduced by PCA, and a
+self-organizing map learns its prototypes. Each prototype is named by what it means in physical
+units: it is a ring prototype if its intensity is at least `edge_level` of the plateau. The core is
+geometry (what the ring encloses) and comes from `ptychoseg_stream.science.classes`.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from minisom import MiniSom
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from .features import FEATURE_VERSION, FEATURES, WEIGHTS, FeatureSet, extract
+from .frame import BoolArray, ClassMap, FloatArray
+from .geometry import Geometry, find_beam
+from .prepare import Prepared, PrepareOptions, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherOptions:
+    """How centroids are learned from a frame.
+
+    Parameters
+    ----------
+    features : {"physical", "seed"}
+        "seed" is the literal recipe (raw features, z-score, k-means on the prototypes, ring =
+        brightest cluster), kept for comparison only.
+    weights : mapping
+        Weight of each feature; unnamed ones keep their default ("physical" only).
+    components : int
+        PCA components kept of the nine.
+    map_size : int
+        Prototypes per side of the map.
+    sigma, learning_rate, iterations
+        Of MiniSom (Gaussian neighbourhood).
+    sample : int
+        Pixels of the frame that train, stratified by intensity and radius.
+    edge_level : float
+        Fraction of the plateau that bounds the ring.
+    seed : int
+        Of sampling and of the map.
+    """
+
+    features: FeatureSet = "physical"
+    weights: dict[str, float] = field(default_factory=dict)
+    components: int = 6
+    map_size: int = 10
+    sigma: float = 3.0
+    learning_rate: float = 0.5
+    iterations: int = 3000
+    sample: int = 8000
+    edge_level: float = 0.5
+    seed: int = 0
+
+    def weight_vector(self) -> NDArray[np.float64]:
+        """Return the nine weights in the order of `FEATURES`.
+
+        Raises
+        ------
+        ValueError
+            If a weight names no feature.
+        """
+        if unknown := sorted(set(self.weights) - set(FEATURES)):
+            raise ValueError(f"no such feature: {', '.join(unknown)}; there are {list(FEATURES)}")
+        return np.array([self.weights.get(n, WEIGHTS[n]) for n in FEATURES])
+
+
+@dataclass(frozen=True, eq=False)
+class Centroids:
+    """Scaler, PCA and named prototypes; immutable, named by their content.
+
+    A pixel with features f belongs to the prototype w nearest to ``((f - offset) * scale) @
+    components.T``.
+
+    Parameters
+    ----------
+    offset, scale : ndarray of float64
+        ``(9,)`` each.
+    components : ndarray of float64
+        ``(c, 9)`` principal axes, the largest loading of each positive.
+    prototypes : ndarray of float64
+        ``(m, c)``.
+    is_ring : ndarray of bool
+        ``(m,)`` prototypes named ring.
+    hits : ndarray of int64
+        ``(m,)`` training pixels nearest to each.
+    explained_variance : ndarray of float64
+        ``(c,)`` fraction of the variance along each axis.
+    k_elbow : int
+        Where Kneedle sees the elbow of the k-means inertia over the prototypes, K = 1..8. A
+        diagnostic: no class depends on it.
+    options : TeacherOptions
+        That they were made with.
+    feature_version : int
+        Of the formulas.
+    """
+
+    offset: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    components: NDArray[np.float64]
+    prototypes: NDArray[np.float64]
+    is_ring: BoolArray
+    hits: NDArray[np.int64]
+    explained_variance: NDArray[np.float64]
+    k_elbow: int
+    options: TeacherOptions
+    feature_version: int = FEATURE_VERSION
+
+    @classmethod
+    def fit(
+        cls,
+        frame: NDArray[Any],
+        options: TeacherOptions | None = None,
+        prepare_options: PrepareOptions | None = None,
+    ) -> "Centroids":
+        """Learn centroids from one frame.
+
+        Parameters
+        ----------
+        frame : ndarray
+            ``(h, w)`` detector units.
+        options : TeacherOptions, optional
+        prepare_options : PrepareOptions, optional
+
+        Raises
+        ------
+        FrameError
+            If the frame has no beam.
+        """
+        prepared = prepare(frame, prepare_options)
+        return cls.fit_prepared(prepared, find_beam(prepared.relative[0]), options)
+
+    @classmethod
+    def fit_prepared(
+        cls, prepared: Prepared, geometry: Geometry, options: TeacherOptions | None = None
+    ) -> "Centroids":
+        """Learn centroids from a prepared frame with a known beam."""
+        options = options or TeacherOptions()
+        rng = np.random.default_rng(options.seed)
+        features = extract(prepared, [geometry], options.features)[0].reshape(len(FEATURES), -1).T
+        usable = features[~prepared.bad[0].ravel()].astype(np.float64)  # (pixels, 9)
+        offset, scale = _scaler(usable, options)
+        sample = _training_sample(usable, geometry, options, rng)
+        scaled = (sample - offset) * scale
+        pca = PCA(n_components=options.components, svd_solver="full").fit(scaled)
+        components = _sign_fixed(pca.components_)
+        offset = offset + pca.mean_ / scale
+        projected = ((sample - offset) * scale) @ components.T
+        som = _train_map(projected, options)
+        nearest = np.argmin(_distances(som, projected), axis=0)
+        hits = np.bincount(nearest, minlength=len(som))
+        is_ring = _name(som, hits, components, offset, scale, options)
+        return cls(
+            offset,
+            scale,
+            components,
+            som,
+            is_ring,
+            hits,
+            pca.explained_variance_ratio_,
+            k_elbow(som[hits > 0], hits[hits > 0], options.seed),
+            options,
+        )
+
+    def label(self, frame: NDArray[Any], prepare_options: PrepareOptions | None = None) -> ClassMap:
+        """Label one frame of any size on its own: ``(h, w)`` class codes.
+
+        Raises
+        ------
+        FrameError
+            If the frame cannot be labelled.
+        """
+        from .classes import class_map  # the polar pass builds on the ring that this class finds
+
+        prepared = prepare(frame, prepare_options)
+        geometry = find_beam(prepared.relative[0], self.options.edge_level)
+        ring = self.ring(prepared, [geometry])[0]
+        return class_map(ring, geometry, prepared.bad[0])
+
+    def ring(self, prepared: Prepared, geometries: list[Geometry]) -> BoolArray:
+        """Return ring pixels of a micro-batch, ``(n, h, w)``, cleaned of specks and pinholes."""
+        from .classes import clean_ring
+
+        features = extract(prepared, geometries, self.options.features)
+        n, _, h, w = features.shape
+        # A frame at a time: the result must not depend on the batch.
+        rings = (self._ring_of(f.reshape(len(FEATURES), -1)).reshape(h, w) for f in features)
+        return np.stack([clean_ring(r) for r in rings]) if n else np.zeros((0, h, w), bool)
+
+    def _ring_of(self, features: FloatArray) -> BoolArray:
+        """Ring pixels ``(pixels,)`` of features ``(9, pixels)``.
+
+        Between the nearest ring prototype and the nearest other one the border lies where the
+        intensity, interpolated along the line that joins them, crosses `edge_level`: midway, it
+        would depend on where the map happened to put its prototypes.
+        """
+        table = self._table
+        if table.rings == 0 or table.rings == len(table.bias):
+            return np.zeros(features.shape[1], bool)
+        distance = features.T @ table.gain  # (pixels, m)
+        np.subtract(table.bias, distance, out=distance)
+        ring = distance[:, : table.rings].argmin(axis=1)
+        other = distance[:, table.rings :].argmin(axis=1)
+        pixel = np.arange(len(distance))
+        lead = distance[pixel, other + table.rings] - distance[pixel, ring]
+        return lead >= table.border[ring, other]
+
+    def winners(self, features: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+        """Nearest prototype of each pixel and the distance to it.
+
+        Parameters
+        ----------
+        features : ndarray of float32
+            ``(9, h, w)``.
+
+        Returns
+        -------
+        index : ndarray of int
+            ``(h, w)``.
+        distance : ndarray of float32
+            ``(h, w)`` quantisation error in the weighted feature space.
+        """
+        flat = features.reshape(len(FEATURES), -1).T
+        projected = ((flat - self.offset) * self.scale) @ self.components.T
+        squared = _distances(self.prototypes, projected)
+        index = np.argmin(squared, axis=0)
+        least = squared[index, np.arange(squared.shape[1])] + np.square(projected).sum(axis=1)
+        shape = features.shape[1:]
+        distance = np.sqrt(np.maximum(least, 0)).astype(np.float32)
+        return index.reshape(shape), distance.reshape(shape)
+
+    @cached_property
+    def _table(self) -> "_Table":
+        order = np.argsort(~self.is_ring, kind="stable")
+        w = self.prototypes[order]
+        rings = int(self.is_ring.sum())
+        # |w|^2 - 2 z.w with z affine in the features is affine in the features: one product.
+        gain = 2 * (w @ self.components) * self.scale
+        bias = np.square(w).sum(axis=1) + gain @ self.offset
+        apart = np.square(w[:rings, None] - w[None, rings:]).sum(axis=2)
+        intensity = self.physical_prototypes()[order, 0]
+        low, high = intensity[None, rings:], intensity[:rings, None]
+        where = 0.5 * np.ones_like(apart)
+        if self.options.features == "physical":
+            where = (self.options.edge_level - low) / np.maximum(high - low, 1e-9)
+        return _Table(
+            np.ascontiguousarray(gain.T, np.float32),
+            bias.astype(np.float32),
+            ((2 * where - 1) * apart).astype(np.float32),
+            rings,
+        )
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over arrays, options and feature version, hexadecimal."""
+        digest = hashlib.sha256()
+        for array in (self.offset, self.scale, self.components, self.prototypes):
+            digest.update(np.ascontiguousarray(array, "<f8").tobytes())
+        digest.update(np.packbits(self.is_ring).tobytes())
+        digest.update(options_json(self.options).encode())
+        digest.update(str(self.feature_version).encode())
+        return digest.hexdigest()
+
+    def physical_prototypes(self) -> NDArray[np.float64]:
+        """Return the prototypes in feature units, ``(m, 9)``: inverse PCA, inverse scaling."""
+        return self.prototypes @ self.components / self.scale + self.offset
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Table:
+    """Prototypes made ready for labelling, ring prototypes first.
+
+    ``bias - features @ gain`` is the squared distance but for a term common to all prototypes;
+    ``border[r, o]`` is by how much o must be farther than r for the pixel to be ring.
+    """
+
+    gain: FloatArray  # (9, m)
+    bias: FloatArray  # (m,)
+    border: FloatArray  # (rings, others)
+    rings: int
+
+
+def options_json(options: TeacherOptions) -> str:
+    """Return options as canonical JSON, the form that is hashed and stored."""
+    return json.dumps(asdict(options), sort_keys=True, separators=(",", ":"))
+
+
+def k_elbow(
+    prototypes: NDArray[np.float64], hits: NDArray[np.int64], seed: int, k_max: int = 8
+) -> int:
+    """Kneedle on the hit-weighted k-means inertia of the used prototypes.
+
+    Satopaa et al., "Finding a 'Kneedle' in a haystack" (2011), in its offline form: the largest
+    distance of the normalised curve from its chord. The answer depends on `k_max`, and featureless
+    data also give 3 or 4: a diagnostic, never a decision.
+
+    Returns
+    -------
+    int
+        1 to `k_max`; 1 when there are fewer than three prototypes.
+    """
+    k_max = min(k_max, len(prototypes))
+    if k_max < 3:
+        return 1
+    inertia = np.array(
+        [
+            KMeans(k, n_init=5, random_state=seed).fit(prototypes, sample_weight=hits).inertia_
+            for k in range(1, k_max + 1)
+        ]
+    )
+    span = inertia[0] - inertia[-1]
+    if span <= 0:
+        return 1
+    x = np.linspace(0, 1, k_max)
+    y = (inertia[0] - inertia) / span
+    return int(np.argmax(y - x)) + 1
+
+
+def _scaler(
+    features: NDArray[np.float64], options: TeacherOptions
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if options.features == "seed":
+        return features.mean(axis=0), 1 / np.maximum(features.std(axis=0), 1e-9)
+    return np.zeros(len(FEATURES)), options.weight_vector()
+
+
+def _training_sample(
+    features: NDArray[np.float64],
+    geometry: Geometry,
+    options: TeacherOptions,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Draw pixels so that the ring, 2 % of a frame, is not drowned: weight 1/sqrt(stratum)."""
+    if options.features == "seed":
+        chosen = rng.permutation(len(features))[: options.sample]
+        return features[chosen]
+    intensity = np.digitize(features[:, 0], [0.05, 0.15, 0.3, 0.5, 0.7, 0.9])
+    radius = np.digitize(features[:, 6], [0.5, 1.0, 1.5])
+    _, stratum, count = np.unique(intensity * 4 + radius, return_inverse=True, return_counts=True)
+    weight = 1 / np.sqrt(count[stratum])
+    size = min(options.sample, len(features))
+    chosen = rng.choice(len(features), size, replace=False, p=weight / weight.sum())
+    return features[chosen]
+
+
+def _train_map(data: NDArray[np.float64], options: TeacherOptions) -> NDArray[np.float64]:
+    side = options.map_size
+    som = MiniSom(
+        side,
+        side,
+        data.shape[1],
+        sigma=min(options.sigma, 0.5 * side),
+        learning_rate=options.learning_rate,
+        neighborhood_function="gaussian",
+        random_seed=options.seed,
+    )
+    som.pca_weights_init(data)
+    som.train_random(data, options.iterations)
+    return np.asarray(som.get_weights(), np.float64).reshape(side * side, -1)
+
+
+def _distances(prototypes: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``|w|^2 - 2 w.z``, ``(m, pixels)``: the squared distance but for ``|z|^2``."""
+    return np.square(prototypes).sum(axis=1)[:, None] - 2 * prototypes @ points.T
+
+
+def _sign_fixed(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    largest = np.argmax(np.abs(components), axis=1)
+    return components * np.sign(components[np.arange(len(components)), largest])[:, None]
+
+
+def _name(
+    prototypes: NDArray[np.float64],
+    hits: NDArray[np.int64],
+    components: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    options: TeacherOptions,
+) -> BoolArray:
+    intensity = (prototypes @ components / scale + offset)[:, 0]
+    if options.features == "physical":
+        return intensity >= options.edge_level
+    k = max(2, k_elbow(prototypes[hits > 0], hits[hits > 0], options.seed))
+    cluster = KMeans(k, n_init=10, random_state=options.seed).fit_predict(prototypes)
+    brightness = [intensity[cluster == c].mean() for c in range(k)]
+    return cluster == int(np.argmax(brightness))
