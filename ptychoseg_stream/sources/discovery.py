@@ -1,0 +1,135 @@
+"""Which dataset of an HDF5 file holds the frames, and what the file says about the scan."""
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DatasetError
+
+CXI_FRAMES = ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data")
+CXI_TRANSLATION = ("entry_1/data_1/translation", "entry_1/sample_1/geometry_1/translation")
+CXI_ENERGY = "entry_1/instrument_1/source_1/energy"
+JOULE_PER_EV = 1.602176634e-19
+FRAME_DIMS = (3, 4)
+NUMERIC_KINDS = "iuf"
+
+
+def find_frames(file: h5py.File) -> str:
+    """Return the path of the dataset that holds the frames.
+
+    In this order: what NeXus attributes point to (``default``, ``signal``), the places of the CXI
+    format, the largest numeric dataset of three or four dimensions. Links are followed.
+
+    Raises
+    ------
+    DatasetError
+        The file has no such dataset.
+    """
+    marked = _nexus_signal(file)
+    if marked and _fits(get_dataset(file, marked)):
+        return marked
+    for path in CXI_FRAMES:
+        if _fits(get_dataset(file, path)):
+            return path
+    found = {path: prod(d.shape) for path, d in _datasets(file) if _fits(d)}
+    if not found:
+        held = ", ".join(f"/{path} {d.shape} {d.dtype}" for path, d in _datasets(file)) or "nothing"
+        raise DatasetError(
+            f"{file.filename}: no numeric dataset of 3 or 4 dimensions (frames, height, width), "
+            f"only {held}; give a file with a stack of frames"
+        )
+    return max(found, key=lambda path: found[path])
+
+
+def candidates(file: h5py.File) -> list[str]:
+    """Return the paths of all datasets that could hold frames."""
+    return [path for path, dataset in _datasets(file) if _fits(dataset)]
+
+
+def get_dataset(file: h5py.File, path: str) -> h5py.Dataset | None:
+    """Return the dataset at `path`; None when nothing, a group or a dangling link is there."""
+    try:
+        node = file.get(path)
+    except (KeyError, OSError, ValueError):  # links to a file that is gone raise, others give None
+        return None
+    return node if isinstance(node, h5py.Dataset) else None
+
+
+def find_positions(file: h5py.File, n_frames: int) -> NDArray[np.float64] | None:
+    """Return ``(n, 2)`` y and x of each frame [m], as a CXI file has them; None if it has not."""
+    for path in CXI_TRANSLATION:
+        dataset = get_dataset(file, path)
+        if dataset is not None and dataset.ndim == 2 and dataset.shape[0] == n_frames:
+            return np.asarray(dataset[:, :2], np.float64)[:, ::-1]  # CXI: x, y, z
+    return None
+
+
+def find_energy(file: h5py.File) -> float | None:
+    """Return the photon energy [eV] of a CXI file; None if it has none."""
+    dataset = get_dataset(file, CXI_ENERGY)
+    if dataset is None or dataset.size != 1 or dataset.dtype.kind not in NUMERIC_KINDS:
+        return None
+    return float(np.asarray(dataset[()]).reshape(())) / JOULE_PER_EV
+
+
+def _fits(dataset: h5py.Dataset | None) -> bool:
+    return (
+        dataset is not None
+        and dataset.ndim in FRAME_DIMS
+        and dataset.dtype.kind in NUMERIC_KINDS
+        and 0 not in dataset.shape
+    )
+
+
+def _nexus_signal(file: h5py.File) -> str:
+    """Return the path that the ``default`` and ``signal`` attributes lead to, else any NXdata's."""
+    group: h5py.Group = file
+    for _ in range(8):  # a chain of defaults that goes on for longer is a circle
+        signal = _attribute(group, "signal")
+        if signal:
+            return f"{group.name}/{signal}".lstrip("/")
+        child = group.get(_attribute(group, "default") or "\0")
+        if not isinstance(child, h5py.Group):
+            break
+        group = child
+    for path, node in _walk(file, set()):
+        if isinstance(node, h5py.Group) and _attribute(node, "NX_class") == "NXdata":
+            signal = _attribute(node, "signal")
+            if signal and _fits(get_dataset(file, f"{path}/{signal}")):
+                return f"{path}/{signal}"
+    return ""
+
+
+def _attribute(group: h5py.Group, name: str) -> str:
+    value: Any = group.attrs.get(name, "")
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value if isinstance(value, str) else ""
+
+
+def _datasets(file: h5py.File) -> list[tuple[str, h5py.Dataset]]:
+    return [(path, node) for path, node in _walk(file, set()) if isinstance(node, h5py.Dataset)]
+
+
+def _walk(
+    group: h5py.Group, seen: set[h5py.Group], prefix: str = ""
+) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Yield every group and dataset once, datasets behind soft and external links too."""
+    for name in group:
+        path = f"{prefix}{name}"
+        try:
+            node = group.get(name)
+        except (KeyError, OSError, ValueError):
+            continue
+        hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
+        if isinstance(node, h5py.Dataset):
+            if hard or node.file.filename != group.file.filename:
+                yield path, node
+        elif isinstance(node, h5py.Group) and hard and node not in seen:
+            seen.add(node)  # hard links may form a circle
+            yield path, node
+            yield from _walk(node, seen, f"{path}/")
