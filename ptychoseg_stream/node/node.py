@@ -5,7 +5,6 @@ from itertools import groupby
 
 from ..science.frame import Frame, Mask
 from .options import NodeOptions
-from .ports import Clock
 from .run import RunLabeller
 from .store import Store
 from .trainer import Trainer
@@ -22,8 +21,6 @@ class Node:
         Makes the trainer of a run.
     store : Store
         Cache of centroids and students.
-    clock : callable
-        Seconds since the epoch.
     """
 
     def __init__(
@@ -31,19 +28,17 @@ class Node:
         options: NodeOptions,
         make_trainer: Callable[[], Trainer],
         store: Store,
-        clock: Clock,
     ) -> None:
         self._options = options
         self._make_trainer = make_trainer
         self._store = store
-        self._clock = clock
         self._runs: dict[str, RunLabeller] = {}
         self._progress = Progress()
 
     def open(self, run_uid: str) -> None:
         """Begin a run."""
         self._runs[run_uid] = RunLabeller(
-            self._options, self._make_trainer(), self._store, self._clock
+            self._options, self._make_trainer(), self._store
         )
 
     def process(self, frames: Sequence[Frame]) -> list[Mask]:

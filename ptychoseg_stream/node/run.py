@@ -26,7 +26,6 @@ from ..science.metrics import iou
 from ..science.prepare import Prepared, join, prepare
 from ..science.som import Centroids
 from .options import NodeOptions
-from .ports import Clock
 from .store import Store
 from .trainer import Stage, Trainer
 
@@ -52,15 +51,12 @@ class RunLabeller:
         Of this run.
     store : Store
         Where centroids are cached and students kept.
-    clock : callable
-        Seconds since the epoch.
     """
 
-    def __init__(self, options: NodeOptions, trainer: Trainer, store: Store, clock: Clock) -> None:
+    def __init__(self, options: NodeOptions, trainer: Trainer, store: Store) -> None:
         self._options = options
         self.trainer = trainer
         self._store = store
-        self._clock = clock
         self._shape: tuple[int, int] | None = None
         self._centroids: Centroids | None = None
         self._consensus: Consensus | None = None
@@ -126,11 +122,7 @@ class RunLabeller:
             reason,
             dict.fromkeys(self._options.also, classes),
             centroids_hash=self._centroids.hash if self._centroids else "",
-            latency=self._latency(frame),
         )
-
-    def _latency(self, frame: Frame) -> float:
-        return max(0.0, self._clock() - frame.received) if frame.received else 0.0
 
     def _is_staged(self, index: int) -> bool:
         n = len(self._staged)
@@ -220,5 +212,4 @@ class RunLabeller:
             ring_area=int(np.count_nonzero(classes == ClassCode.RING)),
             shift=shift,
             plateau=float(item.prepared.plateau[0]),
-            latency=self._latency(item.frame),
         )

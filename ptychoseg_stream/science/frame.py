@@ -50,8 +50,6 @@ class Frame:
         When the frame was taken [s since the epoch].
     fault : str
         Why there is no image.
-    received : float
-        When its document reached the node [s since the epoch]; 0 if unknown.
     """
 
     run: str
@@ -63,7 +61,6 @@ class Frame:
     data_key: str = "image"
     time: float = 0.0
     fault: str = ""
-    received: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +90,7 @@ class Mask:
     plateau : float
         Bright-field plateau of the frame [counts per pixel].
     latency : float
-        From the arrival of the frame's document to the finished mask [s].
+        From the arrival of the frame's document to the finished mask [s]; filled in by who saw both.
     """
 
     frame: Frame

@@ -1,0 +1,187 @@
+"""The composition root: the only place where parts are wired together."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from ptychoseg_callbacks.ingress import Ingress
+from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
+from ptychoseg_callbacks.worker import Worker
+from ptychoseg_callbacks.worker_process import ProcessWorker
+from ptychoseg_callbacks.worker_thread import ThreadWorker
+from threadpoolctl import threadpool_limits
+from tiled.client.container import Container
+
+from .node.node import Node
+from .node.ports import RunInfo
+from .node.store import FolderStore, MemoryStore, Store
+from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
+from .profile import EMBEDDED, Profile, load_profile
+from .sinks.connection import connect
+from .sinks.embedded import EmbeddedTiled
+from .sinks.tiled import TiledSink
+
+CHILD = "ptychoseg_stream.child"
+PACKAGES = (
+    "bluesky", "h5py", "minisom", "numpy", "scikit-learn", "scipy", "tiled", "torch",
+)
+
+
+class Attachment(Ingress):
+    """A node attached to a RunEngine: ``RE.subscribe(attach("demo"))``.
+
+    A callback, and a handle: `vitals` says how it is doing, `wait` until masks are stored, `client`
+    opens the container of derived runs, `close` ends it (so does the end of Python, after the last
+    masks are stored).
+
+    Parameters
+    ----------
+    profile : Profile
+        With the address of a real server.
+    worker : Worker
+        Labels.
+    server : EmbeddedTiled or None
+        Ended with the attachment.
+    """
+
+    def __init__(self, profile: Profile, worker: Worker, server: EmbeddedTiled | None) -> None:
+        super().__init__(worker)
+        self.profile = profile
+        self._server = server
+
+    def client(self) -> Container:
+        """Return a Tiled client of the container that holds the derived runs."""
+        tiled = self.profile.tiled
+        key = self._server.api_key if self._server else os.environ.get(tiled.api_key_env, "")
+        node: Any = connect(tiled.uri, key, tiled.timeout)
+        for part in tiled.container.strip("/").split("/"):
+            node = node[part]
+        return node
+
+    def close(self, timeout: float | None = None) -> None:
+        """Store what is under way, then end the worker and the embedded server."""
+        super().close(timeout)
+        if self._server is not None:
+            self._server.stop()
+
+
+def attach(profile: "str | os.PathLike[str] | Profile") -> Attachment:
+    """Start a node for a RunEngine: ``RE.subscribe(attach("demo"))``.
+
+    Parameters
+    ----------
+    profile : str, path or Profile
+        Name of a profile, its file, or the object.
+
+    Returns
+    -------
+    Attachment
+        The callback to subscribe.
+
+    Raises
+    ------
+    ProfileError
+        If the profile cannot be used.
+    StoreError
+        If the embedded server does not start.
+    """
+    settings = load_profile(profile)
+    server = None
+    if settings.tiled.uri == EMBEDDED:
+        server = EmbeddedTiled()
+        server.start()
+        settings = replace(settings, tiled=replace(settings.tiled, uri=server.uri))
+        sys.stderr.write(
+            f"ptychoseg: masks go to an embedded Tiled server, {server.uri}, that ends with "
+            "Python (profile: tiled.uri)\n"
+        )
+    return attach_to(settings, server)
+
+
+def attach_to(profile: Profile, server: EmbeddedTiled | None = None) -> Attachment:
+    """Start a node that writes to the server of the profile, or to an embedded one."""
+    key_name = profile.tiled.api_key_env
+    secrets = {key_name: server.api_key} if server else {}
+    if profile.own_process:
+        worker: Worker = ProcessWorker(
+            [sys.executable, "-m", CHILD],
+            {"profile": json.loads(json.dumps(asdict(profile)))},
+            # One thread per library: two cores have a scan to run besides.
+            {**secrets, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
+    else:
+        api_key = secrets.get(key_name, "")
+        worker = ThreadWorker(lambda: build_segmentation(profile, api_key))
+    return Attachment(profile, worker, server)
+
+
+def build_segmentation(profile: Profile, api_key: str = "") -> Segmentation:
+    """Wire a pipeline that writes to Tiled; it lives on the thread that feeds it."""
+    single_threaded()
+    sink = TiledSink(profile.tiled, api_key=api_key)
+    options = replace(
+        profile.node,
+        also=tuple(dict.fromkeys([*profile.node.also, *_alternatives(profile)])),
+    )
+    segmentation: Segmentation
+
+    def make_trainer() -> Trainer:
+        if profile.trainer == "background":
+            return BackgroundTrainer(options.student)
+        # Frames wait for an inline stage: let who watches see that it goes on.
+        return InlineTrainer(options.student, lambda _: segmentation.heartbeat())
+
+    node = Node(options, make_trainer, make_store(profile))
+    segmentation = Segmentation(
+        node, sink, describe_with(profile), SegmentationOptions(profile.frames, profile.batch)
+    )
+    return segmentation
+
+
+def make_store(profile: Profile) -> Store:
+    """Return the cache that a profile asks for."""
+    return FolderStore(Path(profile.cache).expanduser()) if profile.cache else MemoryStore()
+
+
+def describe_with(profile: Profile) -> Callable[[Mapping[str, Any]], RunInfo]:
+    """Return what a sink is told about a run: its start document and how it is processed."""
+    options = without_none(json.loads(json.dumps(asdict(profile.node))))
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    processing = {
+        "software": "ptychoseg_stream",
+        "version": version("ptychoseg-stream"),
+        "profile": profile.name,
+        "trainer": profile.trainer,
+        "options": options,
+        "options_digest": digest,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    return lambda start: RunInfo(start["uid"], start, processing)
+
+
+def without_none(value: Any) -> Any:
+    """Drop keys whose value is None: start documents must not hold any."""
+    if isinstance(value, dict):
+        return {k: without_none(v) for k, v in value.items() if v is not None}
+    return value
+
+
+def single_threaded() -> None:
+    """Have numerical libraries use one thread each.
+
+    For 104x104 frames threads cost more than they bring, and results would depend, in the last
+    bit, on how many there are: live and replayed masks must be the same.
+    """
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+
+
+def _alternatives(profile: Profile) -> list[Any]:
+    return [name for name in profile.tiled.arrays if name != "mask"]

@@ -1,0 +1,174 @@
+"""The settings of a beamline: one YAML file, validated; unknown keys are errors."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from ptychoseg_callbacks.frames import FinderOptions
+from pydantic import TypeAdapter, ValidationError
+
+from .errors import ProfileError
+from .node.options import NodeOptions
+from .science.features import FEATURES
+from .science.frame import ClassCode
+from .sinks.options import TiledOptions
+
+EMBEDDED = "embedded"
+"""As `tiled.uri`: a server of our own is started and ended with the attachment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """All that a node has to know about a beamline.
+
+    Parameters
+    ----------
+    name, description : str
+        For people, and for the start document of derived runs.
+    frames : FinderOptions
+        Which images of a run are labelled, and how files are read.
+    node : NodeOptions
+        How frames become masks and when the student learns.
+    trainer : {"background", "inline"}
+        Whether frames go on being labelled while a stage is learned (by the student before it), or
+        wait for it (deterministic).
+    own_process : bool
+        Label in a process of its own, so that neither load nor a crash touches the scan.
+    batch : int
+        Largest micro-batch of frames.
+    tiled : TiledOptions
+        Where masks go. `uri` "embedded" starts a server of our own, for trying things out.
+    cache : str
+        Folder of centroids and students; "~" is the home folder, "" keeps them in memory.
+    """
+
+    name: str = "unnamed"
+    description: str = ""
+    frames: FinderOptions = field(default_factory=FinderOptions)
+    node: NodeOptions = field(default_factory=NodeOptions)
+    trainer: Literal["background", "inline"] = "background"
+    own_process: bool = True
+    batch: int = 8
+    tiled: TiledOptions = field(default_factory=TiledOptions)
+    cache: str = "~/.cache/ptychoseg_stream"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        node = self.node
+        if list(node.stages) != sorted(set(node.stages)) or any(i < 0 for i in node.stages):
+            raise ProfileError(
+                f"node.stages: {list(node.stages)} must be frame indices that rise from 0"
+            )
+        if unknown := sorted(set(node.teacher.weights) - set(FEATURES)):
+            raise ProfileError(
+                f"node.teacher.weights: no feature {unknown[0]!r}; there are {', '.join(FEATURES)}"
+            )
+        if self.batch < 1:
+            raise ProfileError(f"batch: {self.batch} must be 1 or more")
+
+
+def profile_folders() -> list[Path]:
+    """Return where profiles are looked for by name: your own folder first, then the shipped ones.
+
+    ``$PTYCHOSEG_PROFILES`` (as many folders as wanted, separated like PATH), then the package.
+    """
+    own = [Path(p) for p in os.environ.get("PTYCHOSEG_PROFILES", "").split(os.pathsep) if p]
+    package = Path(__file__).parent
+    return [*own, package / "profiles", package.parent / "profiles"]
+
+
+def list_profiles() -> dict[str, Path]:
+    """Return the profiles that can be named, name -> file."""
+    found: dict[str, Path] = {}
+    for folder in profile_folders():
+        for path in sorted(folder.glob("**/*.yml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load_profile(what: "str | os.PathLike[str] | Profile") -> Profile:
+    """Return a profile by name, from a YAML file, or as it is.
+
+    Parameters
+    ----------
+    what : str, path or Profile
+        A name that `list_profiles` knows, or a file.
+
+    Raises
+    ------
+    ProfileError
+        If there is no such profile, or it has an unknown key or a value that makes no sense.
+    """
+    if isinstance(what, Profile):
+        return what
+    path = _find(os.fspath(what))
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ProfileError(f"{path}: cannot be read as YAML: {error}") from error
+    return profile_from(data if data is not None else {}, str(path))
+
+
+def profile_from(data: Any, origin: str) -> Profile:
+    """Validate the plain data of a profile.
+
+    Parameters
+    ----------
+    data : mapping
+        As YAML or JSON gives it.
+    origin : str
+        Named in messages.
+
+    Raises
+    ------
+    ProfileError
+        As `load_profile`.
+    """
+    if not isinstance(data, dict):
+        raise ProfileError(f"{origin}: a profile is a list of `key: value`, not {type(data)}")
+    _refuse_unknown(data, Profile, origin, "")
+    try:
+        return TypeAdapter(Profile).validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        given = first.get("input")
+        raise ProfileError(f"{origin}: {key}: {first['msg']} (given: {given!r})") from error
+    except ProfileError as error:
+        raise ProfileError(f"{origin}: {error}") from error
+
+
+def _find(name: str) -> Path:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    known = list_profiles()
+    if name in known:
+        return known[name]
+    if path.suffix in (".yml", ".yaml") or len(path.parts) > 1:
+        raise ProfileError(f"{path}: no such profile file")
+    raise ProfileError(
+        f"no profile {name!r}; there are {', '.join(sorted(known)) or 'none'} "
+        "(`ptychoseg profiles` lists them), or give the path of a .yml file"
+    )
+
+
+def _refuse_unknown(data: Mapping[Any, Any], kind: Any, origin: str, at: str) -> None:
+    known = {f.name for f in fields(kind)}
+    types = get_type_hints(kind)
+    for key, value in data.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ProfileError(f"{origin}: unknown key {at}{key}; {hint}")
+        if is_dataclass(types[key]) and isinstance(value, dict):
+            _refuse_unknown(value, types[key], origin, f"{at}{key}.")
+
+
+def class_names() -> dict[int, str]:
+    """Return the class codes with their names, for display."""
+    return {int(code): code.name.lower().replace("_", "-") for code in ClassCode}
