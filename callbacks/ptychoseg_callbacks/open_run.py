@@ -1,0 +1,87 @@
+"""What is remembered of an open run: the frames that wait, and the account of the others."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ptychoseg_stream.node.ports import Account
+from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
+
+from .frames import FrameFinder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A run between its start and stop documents.
+
+    Parameters
+    ----------
+    uid : str
+        Of the raw run.
+    finder : FrameFinder
+        Finds its frames.
+    pending : list of (Frame, float)
+        Frames that wait for a full batch, and when their documents arrived [s since the epoch].
+    received, written, lost, refused
+        As in `ptychoseg_stream.node.ports.Account`.
+    last : Mask, optional
+        The newest mask.
+    told_lost : bool
+        Whether a lost frame was logged already.
+    """
+
+    uid: str
+    finder: FrameFinder
+    pending: list[tuple[Frame, float]] = field(default_factory=list[tuple[Frame, float]])
+    received: int = 0
+    written: int = 0
+    lost: int = 0
+    refused: Counter[str] = field(default_factory=Counter[str])
+    last: Mask | None = None
+    told_lost: bool = False
+
+    def add(self, frame: Frame, arrived: float) -> None:
+        """Take a frame; its mask comes later."""
+        if frame.image is None and not self.told_lost:
+            self.told_lost = True
+            log.warning(
+                "run %s: frame %d is lost: %s (further ones are only counted)",
+                self.uid,
+                frame.index,
+                frame.fault,
+            )
+        self.pending.append((frame, arrived))
+        self.received += 1
+
+    def count(self, masks: Sequence[Mask]) -> None:
+        """Book the masks of a batch."""
+        for mask in masks:
+            if mask.status == "ok":
+                self.written += 1
+            elif mask.status == "lost":
+                self.lost += 1
+            else:
+                self.refused[mask.reason] += 1
+        self.last = masks[-1]
+
+    def account(self, exit_status: str, reason: str) -> Account:
+        """Return what became of all frames."""
+        return Account(
+            self.received, self.written, dict(self.refused), self.lost, exit_status, reason
+        )
+
+
+def refusal(frame: Frame, reason: str) -> Mask:
+    """Return the row of a frame whose labelling failed: class 255, never zeros."""
+    return Mask(
+        frame=replace(frame, image=None),
+        classes=np.full(frame.shape, ClassCode.INVALID, np.uint8),
+        source="none",
+        status="lost" if frame.image is None else "refused",
+        reason=frame.fault or reason,
+    )

@@ -1,0 +1,144 @@
+"""What both workers share: their interface, what is under way, and who waits for what."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from ptychoseg_stream.node.vitals import Vitals
+
+from .documents import Document, array_bytes, without_arrays
+
+_CARRIES_IMAGES = frozenset({"event", "event_page"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker may use.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Images under way may take so much memory; beyond it they are dropped, and their frames are
+        accounted for as lost [bytes].
+    """
+
+    max_bytes: int = 1 << 30
+
+
+class Worker(Protocol):
+    """Takes documents away from the RunEngine's thread and has them processed elsewhere."""
+
+    @property
+    def lost(self) -> int:
+        """Documents that were given to it and could not be processed."""
+        ...
+
+    def submit(self, name: str, doc: Document) -> None:
+        """Take a copy of a document; never waits for its processing."""
+        ...
+
+    def vitals(self) -> Vitals:
+        """Return the last report of the target; its backlog counts the documents under way, too."""
+        ...
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all is processed and stored; False if that took longer than `timeout` [s]."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """Process and store what is under way, for `timeout` [s] at most, and end."""
+        ...
+
+
+class Backlog:
+    """Documents under way and the memory of their images.
+
+    Parameters
+    ----------
+    max_bytes : int
+        See `WorkerOptions`.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._sizes: deque[int] = deque()
+        self._bytes = 0
+        self._processed = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return the number of documents under way."""
+        return len(self._sizes)
+
+    def fit(self, name: str, doc: Document) -> tuple[Document, int]:
+        """Return a document, without images if there is no room, and the size of its images."""
+        size = array_bytes(doc["data"]) if name in _CARRIES_IMAGES else 0
+        if size == 0 or self._bytes + size <= self._max_bytes:
+            return doc, size
+        reason = (
+            f"memory limit of {self._max_bytes / 2**20:.3g} MiB reached with {len(self)} documents "
+            "waiting: labelling is slower than the scan; raise max_bytes or write images to files"
+        )
+        return {**doc, "data": without_arrays(doc["data"], reason)}, 0
+
+    def add(self, size: int) -> None:
+        """Count a document in."""
+        with self._lock:
+            self._sizes.append(size)
+            self._bytes += size
+
+    def done(self, processed: int) -> None:
+        """Learn that the first `processed` documents, of all since the last `clear`, are done."""
+        with self._lock:
+            while self._processed < processed and self._sizes:
+                self._bytes -= self._sizes.popleft()
+                self._processed += 1
+
+    def clear(self) -> int:
+        """Give up what is under way; return how many documents that is."""
+        with self._lock:
+            given_up = len(self._sizes)
+            self._sizes.clear()
+            self._bytes = self._processed = 0
+            return given_up
+
+
+class Tickets:
+    """Lets threads wait for answers that another thread brings."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+        self._waiting: dict[int, threading.Event] = {}
+        self._complete: set[int] = set()
+
+    def issue(self) -> int:
+        """Return a new token."""
+        with self._lock:
+            self._last += 1
+            self._waiting[self._last] = threading.Event()
+            return self._last
+
+    def answer(self, token: int, complete: bool) -> None:
+        """Wake who waits for `token`."""
+        with self._lock:
+            if (event := self._waiting.get(token)) is None:
+                return  # who asked did not want to wait any longer
+            if complete:
+                self._complete.add(token)
+            event.set()
+
+    def answer_all(self) -> None:
+        """Wake everybody: nothing will be completed any more."""
+        for token in list(self._waiting):
+            self.answer(token, False)
+
+    def wait(self, token: int, timeout: float) -> bool:
+        """Return the answer; False if there is none within `timeout` [s]."""
+        self._waiting[token].wait(timeout)
+        with self._lock:
+            del self._waiting[token]
+            complete = token in self._complete
+            self._complete.discard(token)
+            return complete
