@@ -30,7 +30,14 @@ from .sinks.tiled import TiledSink
 
 CHILD = "ptychoseg_stream.child"
 PACKAGES = (
-    "bluesky", "h5py", "minisom", "numpy", "scikit-learn", "scipy", "tiled", "torch",
+    "bluesky",
+    "h5py",
+    "minisom",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "tiled",
+    "torch",
 )
 
 
@@ -111,7 +118,7 @@ def attach_to(profile: Profile, server: EmbeddedTiled | None = None) -> Attachme
     secrets = {key_name: server.api_key} if server else {}
     if profile.own_process:
         worker: Worker = ProcessWorker(
-            [sys.executable, "-m", CHILD],
+            [sys.executable, "-P", "-m", CHILD],
             {"profile": json.loads(json.dumps(asdict(profile)))},
             # One thread per library: two cores have a scan to run besides.
             {**secrets, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},

@@ -21,6 +21,9 @@ _DRAIN_SLICE = 0.05  # s that storing may take before documents are looked at ag
 class Target(Protocol):
     """Where documents end; `ptychoseg_callbacks.segmentation.Segmentation` is the real one."""
 
+    heartbeat: Callable[[], None]
+    """Set by the loop; the target may call it, on the loop's thread, during long work."""
+
     def steps(self, name: str, doc: Document, arrived: float | None = None) -> Iterator[None]:
         """Process one document in steps."""
         ...
@@ -112,6 +115,7 @@ class Loop:
         self, target: Target, port: Port, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._target = target
+        target.heartbeat = self._report_if_due
         self._port = port
         self._now = monotonic
         self._guard = Guard(log)

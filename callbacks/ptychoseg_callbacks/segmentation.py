@@ -76,6 +76,7 @@ class Segmentation:
         self._runs: Router[OpenRun] = Router()
         self._shown: OpenRun | None = None
         self._guard = Guard(log)
+        self.heartbeat: Callable[[], None] = lambda: None
         self.unknown = 0  # documents of runs whose start document was not seen
 
     def __call__(self, name: str, doc: Document) -> None:

@@ -1,7 +1,7 @@
 """The cheap ways to the same masks: what the method has to be compared with."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ..science.geometry import find_beam
 from ..science.prepare import Prepared, PrepareOptions, prepare
 from ..science.som import Centroids, TeacherOptions
 
-Stack = Sequence[NDArray[Any]]
+Stack: TypeAlias = Sequence[NDArray[Any]] | NDArray[Any]  # (n, h, w)
 
 
 def half_maximum(image: NDArray[Any], options: PrepareOptions, level: float = 0.5) -> ClassMap:
@@ -65,9 +65,7 @@ def baselines(
             _or_invalid(x, lambda x: _threshold(x, options)) for x in frames
         ],
         "Otsu of each frame": [_or_invalid(x, lambda x: _otsu(x, options)) for x in frames],
-        "literal seed recipe": [
-            _or_invalid(x, lambda x: seed.label(x, options)) for x in frames
-        ],
+        "literal seed recipe": [_or_invalid(x, lambda x: seed.label(x, options)) for x in frames],
     }
 
 
@@ -79,9 +77,7 @@ def _or_invalid(image: NDArray[Any], label: Callable[[NDArray[Any]], ClassMap]) 
 
 
 def _otsu(image: NDArray[Any], options: PrepareOptions) -> ClassMap:
-    return _classes(
-        prepare(image, options), lambda p: p.counts[0] > threshold_otsu(p.counts[0])
-    )
+    return _classes(prepare(image, options), lambda p: p.counts[0] > threshold_otsu(p.counts[0]))
 
 
 def _threshold(image: NDArray[Any], options: PrepareOptions) -> ClassMap:

@@ -15,7 +15,7 @@ BATCH = 8
 
 
 def label_all(
-    frames: Sequence[NDArray[Any]],
+    frames: Sequence[NDArray[Any]] | NDArray[Any],
     options: NodeOptions,
     store: Store,
     on_frame: Callable[[Mask], None] | None = None,

@@ -37,9 +37,7 @@ class Node:
 
     def open(self, run_uid: str) -> None:
         """Begin a run."""
-        self._runs[run_uid] = RunLabeller(
-            self._options, self._make_trainer(), self._store
-        )
+        self._runs[run_uid] = RunLabeller(self._options, self._make_trainer(), self._store)
 
     def process(self, frames: Sequence[Frame]) -> list[Mask]:
         """Label frames, in order; a bad frame gets a mask of class 255 that says why.

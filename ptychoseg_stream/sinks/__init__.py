@@ -1,1 +1,14 @@
-"""Ring 2: masks leave."""
+"""Ring 2: masks leave.
+
+::
+
+    tiled      TiledSink: one derived BlueskyRun per raw run; its settings are in options
+    hdf5       HDF5Sink: one file per run
+    memory     MemorySink: lists
+    embedded   a Tiled server for as long as a program runs; testing has one inside the process
+
+    worker     the thread behind a sink
+    courier    batches, attempts, and what happens when Tiled says no
+    tiled_run, run_file      the layout of a run in Tiled, and in a file
+    derived, rows, history   documents; table columns and order; rows kept in case
+"""

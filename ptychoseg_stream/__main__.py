@@ -1,0 +1,5 @@
+"""``python -m ptychoseg_stream`` is the command `ptychoseg`."""
+
+from .cli import run
+
+run()

@@ -1,0 +1,176 @@
+"""What the commands fit, evaluate and profiles do."""
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .assemble import single_threaded
+from .errors import DatasetError, FrameError
+from .evaluation.evaluate import Evaluation, Request, evaluate
+from .evaluation.material import Material, read_material, references
+from .evaluation.report import Panel, draw_report
+from .evaluation.tables import print_scores, print_stages
+from .node.options import NodeOptions
+from .node.store import load_centroids, save_centroids
+from .node.vitals import Progress as Learning
+from .profile import Profile, class_names, list_profiles, load_profile
+from .science.classes import polar_profile
+from .science.frame import Mask
+from .science.geometry import find_beam
+from .science.prepare import prepare
+from .science.som import Centroids
+from .sources.stack import open_stack
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+def fit_centroids(target: str, output: Path, index: int, profile_name: str) -> None:
+    """Fit on one frame, save, and say what was found."""
+    single_threaded()
+    options = load_profile(profile_name).node
+    with open_stack(target) if not target.startswith("sim") else _simulated(index) as stack:
+        if index >= len(stack):
+            raise DatasetError(f"{target} has {len(stack)} frames, there is no frame {index}")
+        frame = np.asarray(stack[index])
+    try:
+        prepared = prepare(frame, options.prepare)
+    except FrameError as error:
+        raise DatasetError(f"{target}, frame {index}: {error}") from error
+    geometry = find_beam(prepared.relative[0], options.teacher.edge_level)
+    centroids = Centroids.fit_prepared(prepared, geometry, options.teacher)
+    ring = centroids.ring(prepared, [geometry])[0]
+    save_centroids(centroids, output)
+    verdict = polar_profile(ring, geometry).verdict
+    console.print(
+        f"[bold]{output}[/]: {int(centroids.is_ring.sum())} of {len(centroids.is_ring)} prototypes "
+        f"are ring; PCA keeps {centroids.explained_variance.sum():.1%}; elbow of the prototypes at "
+        f"k = {centroids.k_elbow} (a diagnostic, no class depends on it)\n"
+        f"frame {index}: {verdict}, {int(ring.sum())} ring pixels, centre "
+        f"({geometry.y:.2f}, {geometry.x:.2f}) px, plateau {prepared.plateau[0]:.4g} counts\n"
+        f"hash {centroids.hash[:16]}"
+    )
+
+
+@contextmanager
+def _simulated(index: int) -> Generator[NDArray[Any]]:
+    yield read_material("sim", index + 1).frames
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateArguments:
+    """As the options of `ptychoseg evaluate`."""
+
+    frames: str
+    labels: str = ""
+    seeds: int = 3
+    limit: int = 0
+    profile: str = "beamline"
+    centroids: Path | None = None
+    dose: float = 1.0
+    report: Path | None = None
+    json: Path | None = None
+    masks: Path | None = None
+
+
+def evaluate_frames(arguments: EvaluateArguments) -> None:
+    """Evaluate, print the table, write what was asked for."""
+    single_threaded()
+    profile = load_profile(arguments.profile)
+    centroids = load_centroids(arguments.centroids) if arguments.centroids else None
+    material = read_material(arguments.frames, arguments.limit)
+    name, reference = references(material, arguments.labels, profile.node)
+    request = Request(profile.node, tuple(range(arguments.seeds)), centroids, arguments.dose)
+    passes = arguments.seeds + (centroids is not None) + 2 * (arguments.dose != 1)
+    with _progress(passes * len(material.frames)) as (on_frame, on_step):
+        outcome = evaluate(material.frames, reference, request, on_frame, on_step)
+    title = f"{material.name}: {len(outcome.scored)} of {len(material.frames)} frames scored"
+    print_scores(console, outcome.scores, f"{title}\nreference: {name}", arguments.seeds)
+    print_stages(console, outcome)
+    if arguments.report:
+        draw(arguments.report, title, material, outcome, profile.node)
+        console.print(f"picture: [bold]{arguments.report}[/]")
+    if arguments.json:
+        arguments.json.write_text(
+            json.dumps(
+                {
+                    "frames": material.name,
+                    "reference": name,
+                    "scored": len(outcome.scored),
+                    "options": asdict(profile.node),
+                    "scores": [asdict(score) for score in outcome.scores],
+                },
+                indent=1,
+            )
+        )
+    if arguments.masks:
+        np.save(arguments.masks, np.stack([mask.classes for mask in outcome.masks]))
+
+
+@contextmanager
+def _progress(total: int) -> Generator[tuple[Any, Any]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("labelling", total=total)
+
+        def on_frame(_: Mask) -> None:
+            progress.update(task, advance=1, description="labelling")
+
+        def on_step(learning: Learning) -> None:
+            progress.update(
+                task,
+                description=f"stage {learning.stage}: step {learning.step}/{learning.steps}, "
+                f"loss {learning.loss:.3f}",
+            )
+
+        yield on_frame, on_step
+
+
+def draw(
+    path: Path, title: str, material: Material, outcome: Evaluation, options: NodeOptions
+) -> None:
+    """Draw the report of an evaluation."""
+    shown = [i for i in options.stages if i < len(material.frames)] or [0]
+    panels = [
+        Panel(i, material.frames[i], outcome.masks[i].alternatives, outcome.reference[i])
+        for i in shown
+    ]
+    draw_report(path, title, panels, outcome.ious, outcome.stages, options.stages)
+
+
+def show_profiles(name: str, defaults: bool) -> None:
+    """List the profiles, show one, or print every key."""
+    if defaults:
+        plain = json.loads(json.dumps(asdict(Profile())))
+        console.print(yaml.safe_dump(plain, sort_keys=False), markup=False, highlight=False)
+        return
+    if name:
+        load_profile(name)
+        path = list_profiles().get(name, Path(name))
+        console.print(path.read_text(), markup=False, highlight=False)
+        return
+    table = Table(title="profiles", title_justify="left")
+    for column in ("name", "what for", "Tiled", "trainer", "file"):
+        table.add_column(column, overflow="fold")
+    for known, path in list_profiles().items():
+        profile = load_profile(path)
+        table.add_row(known, profile.description, profile.tiled.uri, profile.trainer, str(path))
+    console.print(table)
+    codes = ", ".join(f"{code} {text}" for code, text in class_names().items())
+    console.print(f"masks hold: {codes}")
+    console.print("`ptychoseg profiles NAME` shows one, `--defaults` every key")

@@ -1,0 +1,292 @@
+"""`ptychoseg demo`: the main job, end to end, with everything it needs brought along."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bluesky.run_engine import RunEngine
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from tiled.client.container import Container
+
+from .assemble import Attachment, attach_to, single_threaded
+from .errors import ProfileError, StoreError
+from .evaluation.baselines import baselines
+from .evaluation.evaluate import METHODS
+from .evaluation.material import Material, read_material, references
+from .evaluation.report import Panel, draw_report
+from .evaluation.score import by_stage, ring_ious, score
+from .evaluation.tables import print_scores
+from .node.vitals import Vitals
+from .profile import Profile, load_profile
+from .science.frame import ClassMap
+from .sim.detectors import PlayedDetector
+from .sim.gold_balls import raster
+from .sim.plans import ptycho_scan, sample_stage
+from .sinks.embedded import EmbeddedTiled
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """As the options of `ptychoseg demo`."""
+
+    frames: str = "sim"
+    count: int = 150
+    exposure: float = 0.1
+    labels: str = ""
+    trainer: str = "inline"
+    output: Path = Path("demo-output")
+    serve: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """What a client reads back from Tiled.
+
+    Parameters
+    ----------
+    maps : dict
+        ``(n, h, w)`` class maps by array name.
+    revisions : list of int
+        Student of each row.
+    account : dict
+        Of the stop document.
+    uid : str
+        Of the derived run.
+    """
+
+    maps: dict[str, ClassMap]
+    revisions: list[int]
+    account: dict[str, Any]
+    uid: str
+
+
+def run_demo(demo: Demo) -> bool:
+    """Scan, watch, read back, compare, draw.
+
+    Returns
+    -------
+    bool
+        Whether every frame has its mask in Tiled.
+    """
+    if demo.trainer not in ("inline", "background"):
+        raise ProfileError(f"--trainer {demo.trainer}: must be inline or background")
+    single_threaded()
+    material = read_material(demo.frames, demo.count)
+    demo.output.mkdir(parents=True, exist_ok=True)
+    console.print(f"[bold]frames[/]  {material.name} {material.frames.shape}")
+    with EmbeddedTiled(demo.output / "tiled") as server:
+        console.print(f"[bold]Tiled[/]   {server.uri} (embedded, loopback, random key)")
+        profile = _profile(demo, server.uri)
+        attachment = attach_to(profile, server)
+        try:
+            raw_uid = _scan(material, demo, attachment)
+            stored = _read_back(attachment.client(), raw_uid)
+        finally:
+            attachment.close()
+        complete = _report(material, demo, profile, stored)
+        _say_where(server, profile, stored, demo)
+    return complete
+
+
+def serve_again(folder: Path) -> None:
+    """Serve the folder of an earlier demo until Ctrl-C.
+
+    Raises
+    ------
+    StoreError
+        If there is nothing to serve.
+    """
+    if not (folder / "catalog.db").is_file():
+        raise StoreError(f"{folder} holds no masks; run `ptychoseg demo` first, or name its folder")
+    with EmbeddedTiled(folder) as server:
+        _wait_for_interrupt(server, load_profile("demo").tiled.container)
+
+
+def _profile(demo: Demo, uri: str) -> Profile:
+    profile = load_profile("demo")
+    tiled = replace(profile.tiled, uri=uri, unsent_folder=str(demo.output / "unsent"))
+    trainer = "background" if demo.trainer == "background" else "inline"
+    return replace(profile, tiled=tiled, trainer=trainer)
+
+
+def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:
+    """Run the scan with the node attached, then wait for the last masks; return the run's uid."""
+    n = len(material.frames)
+    positions = material.positions
+    if positions is None:
+        side = int(np.ceil(np.sqrt(n)))
+        positions = raster((side, side), 100e-9, n)
+    detector = PlayedDetector(material.frames, name="detector", exposure=demo.exposure)
+    x, y = sample_stage()
+    engine = RunEngine({})
+    engine.subscribe(attachment)
+    with _narrated(attachment.vitals, n):
+        (uid,) = engine(ptycho_scan(detector, x, y, positions, energy=material.energy))
+        if not attachment.wait(300.0):
+            raise StoreError("masks are still not stored 300 s after the scan; see the log above")
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    return str(uid)
+
+
+@contextmanager
+def _narrated(vitals: Callable[[], Vitals], total: int) -> Generator[None]:
+    """Show progress: a live table on a terminal, a line every second elsewhere."""
+    if console.is_terminal:
+        with Live(get_renderable=lambda: _vitals_table(vitals(), total), console=console):
+            yield
+        return
+    done = threading.Event()
+    thread = threading.Thread(target=_print_lines, args=(vitals, total, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _print_lines(vitals: Callable[[], Vitals], total: int, done: threading.Event) -> None:
+    last = ""
+    while True:
+        ended = done.wait(1.0)
+        line = _line(vitals(), total)
+        if line != last:
+            console.print(line, highlight=False)
+        last = line
+        if ended:
+            return
+
+
+def _line(v: Vitals, total: int) -> str:
+    p = v.progress
+    stage = "no stage yet" if p.stage < 0 else f"stage {p.stage} step {p.step}/{p.steps}"
+    loss = "" if p.stage < 0 else f" loss {p.loss:.3f}"
+    return (
+        f"frame {v.index + 1:4d}/{total}  mask {v.source:8s} IoU to teacher "
+        f"{_number(v.iou_to_teacher)}  waiting {v.backlog:3d}  lag {_seconds(v.latency_ms)}  "
+        f"stored {v.stored:4d}  {stage}{loss}" + (f"  FAULT {v.fault}" if v.fault else "")
+    )
+
+
+def _vitals_table(v: Vitals, total: int) -> Table:
+    table = Table(box=None, show_header=False)
+    p = v.progress
+    rows = {
+        "frame": f"{v.index + 1} of {total}  (waiting {v.backlog}, stored {v.stored})",
+        "mask": f"{v.source}, IoU to teacher {_number(v.iou_to_teacher)}",
+        "lag": f"{_seconds(v.latency_ms)} from Event to mask",
+        "student": "none yet" if v.student_revision < 0 else f"stage {v.student_revision} serves",
+        "learning": "not yet"
+        if p.stage < 0
+        else f"stage {p.stage}, step {p.step}/{p.steps}, loss {p.loss:.3f}, IoU {p.iou:.3f}",
+    }
+    if v.fault:
+        rows["fault"] = v.fault
+    for key, value in rows.items():
+        table.add_row(f"[bold]{key}[/]", value)
+    return table
+
+
+def _number(value: float) -> str:
+    return "  -  " if np.isnan(value) else f"{value:.3f}"
+
+
+def _seconds(milliseconds: float) -> str:
+    return "  -  " if np.isnan(milliseconds) else f"{milliseconds / 1e3:5.2f} s"
+
+
+def _read_back(client: Container, raw_uid: str) -> Stored:
+    """Read the derived run as any client would."""
+    from tiled.queries import Key
+
+    found: Any = client.search(Key("start.original_run_uid") == raw_uid)
+    if len(found) != 1:
+        raise StoreError(f"{len(found)} derived runs of {raw_uid} in Tiled, there should be one")
+    run = found.values().first()
+    stream = run["primary"].base
+    maps = {name: np.asarray(stream[name].read()) for name in ("mask", "teacher", "student")}
+    maps["fused"] = maps.pop("mask")
+    table = stream["internal"].read()
+    account = dict(run.metadata["stop"]["account"])
+    return Stored(maps, table["student_revision"].tolist(), account, str(found.keys().first()))
+
+
+def _report(material: Material, demo: Demo, profile: Profile, stored: Stored) -> bool:
+    """Print the table and draw the picture; return whether every frame has its mask."""
+    options = profile.node
+    name, reference = references(material, demo.labels, options)
+    n = len(material.frames)
+    staged = set(options.stages)
+    scored = [i for i in range(n) if i not in staged] or list(range(n))
+    cheap = baselines(material.frames, options.stages, options.prepare)
+    scores = [score(m, [list(stored.maps[m])], reference, scored) for m in METHODS]
+    scores += [score(label, [maps], reference, scored) for label, maps in cheap.items()]
+    title = f"{material.name}: masks read back from Tiled, {len(scored)} of {n} frames scored"
+    print_scores(console, scores, f"{title}\nreference: {name}", 1)
+    ious: dict[str, NDArray[np.float64]] = {
+        m: ring_ious(list(stored.maps[m]), reference) for m in METHODS
+    }
+    stages = by_stage(ious, stored.revisions, scored)
+    ious |= {label: ring_ious(maps, reference) for label, maps in list(cheap.items())[:2]}
+    panels = [
+        Panel(i, material.frames[i], _masks_of(stored, i), reference[i])
+        for i in options.stages
+        if i < n
+    ]
+    path = demo.output / "report.png"
+    draw_report(path, title, panels, ious, stages, options.stages)
+    console.print(f"account: {stored.account}   picture: [bold]{path}[/]")
+    return bool(stored.account["written"] == n)
+
+
+def _masks_of(stored: Stored, index: int) -> dict[str, ClassMap]:
+    present = METHODS if stored.revisions[index] >= 0 else METHODS[:1]
+    return {m: stored.maps[m][index] for m in present}
+
+
+def _say_where(server: EmbeddedTiled, profile: Profile, stored: Stored, demo: Demo) -> None:
+    container = profile.tiled.container
+    console.print(f"\nderived run [bold]{container}/{stored.uid}[/]; read it with")
+    console.print(_snippet(server, container, stored.uid), markup=False, highlight=False)
+    if demo.serve or (sys.stdin.isatty() and console.is_terminal):
+        _wait_for_interrupt(server, container)
+    else:
+        console.print(
+            "the server ends now; the masks stay: "
+            f"[bold]ptychoseg serve {demo.output / 'tiled'}[/] serves them again"
+        )
+
+
+def _snippet(server: EmbeddedTiled, container: str, uid: str) -> str:
+    return (
+        "    from tiled.client import from_uri\n"
+        f'    run = from_uri("{server.uri}", api_key="{server.api_key}")'
+        f'["{container}/{uid}"]\n'
+        '    masks = run["primary/mask"].read()    # (frames, rows, columns) uint8 class codes'
+    )
+
+
+def _wait_for_interrupt(server: EmbeddedTiled, container: str) -> None:
+    client: Any = server.client()
+    for part in container.split("/"):
+        client = client[part]
+    uids = list(client.keys())
+    console.print(f"\nserving {len(uids)} derived runs at {server.uri} until Ctrl-C")
+    if uids:
+        console.print(_snippet(server, container, uids[-1]), markup=False, highlight=False)
+    try:
+        while True:
+            time.sleep(1.0)
+    except KeyboardInterrupt:
+        console.print("bye")

@@ -1,0 +1,161 @@
+"""`ptychoseg evaluate`: the whole method over a stack, next to the cheap ways, with a reference."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..node.options import NodeOptions
+from ..node.store import MemoryStore
+from ..node.trainer import OnStep
+from ..science.frame import ClassMap, Mask
+from ..science.som import Centroids
+from ..sim.detection import thin
+from .baselines import Stack, baselines, half_maximum, mean_image
+from .offline import label_all
+from .score import Score, by_stage, ring_ious, score
+
+METHODS = ("teacher", "student", "fused")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to evaluate.
+
+    Parameters
+    ----------
+    options : NodeOptions
+    seeds : tuple of int
+        Of teacher and student; figures are means over them.
+    centroids : Centroids or None
+        Fitted elsewhere: the teacher is also scored with them.
+    dose : float
+        Fraction of the counts: the teacher is also scored on thinned frames; 1 leaves it out.
+    """
+
+    options: NodeOptions
+    seeds: tuple[int, ...] = (0, 1, 2)
+    centroids: Centroids | None = None
+    dose: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """The outcome.
+
+    Parameters
+    ----------
+    scores : list of Score
+        Methods first, then baselines.
+    scored : list of int
+        Frames that counted.
+    masks : list of Mask
+        Of the first seed; teacher and student are among the alternatives.
+    ious : dict
+        Ring IoU of each frame, first seed, by method and for two constant baselines.
+    stages : list
+        As `by_stage`.
+    reference : list of ndarray
+        Class map of each frame.
+    """
+
+    scores: list[Score]
+    scored: list[int]
+    masks: list[Mask]
+    ious: dict[str, NDArray[np.float64]]
+    stages: list[tuple[int, int, dict[str, float]]]
+    reference: list[ClassMap]
+
+
+def reference_of(frames: Stack, options: NodeOptions) -> ClassMap:
+    """Half-maximum of the mean of all frames: the reference where nothing better is known.
+
+    It favours half-maximum and mean baselines.
+    """
+    mean = mean_image(frames, range(len(frames)))
+    return half_maximum(mean, options.prepare, options.teacher.edge_level)
+
+
+def evaluate(
+    frames: Stack,
+    reference: Sequence[ClassMap],
+    request: Request,
+    on_frame: Callable[[Mask], None] | None = None,
+    on_step: OnStep | None = None,
+) -> Evaluation:
+    """Run the method for each seed and score it and the baselines.
+
+    Staged frames do not count.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray
+    reference : sequence of ndarray
+        One class map per frame.
+    request : Request
+    on_frame, on_step : callable, optional
+        Progress, as in `label_all`.
+    """
+    options = replace(request.options, also=METHODS)
+    staged = set(options.stages)
+    scored = [i for i in range(len(frames)) if i not in staged] or list(range(len(frames)))
+    runs = [
+        label_all(frames, with_seed(options, s), MemoryStore(), on_frame, on_step)
+        for s in request.seeds
+    ]
+    cheap = baselines(frames, options.stages, options.prepare)
+    scores = [score(m, [maps_of(run, m) for run in runs], reference, scored) for m in METHODS]
+    scores += _extra(frames, reference, request, scored, on_frame)
+    scores += [score(name, [maps], reference, scored) for name, maps in cheap.items()]
+    ious = {m: ring_ious(maps_of(runs[0], m), reference) for m in METHODS}
+    for name in list(cheap)[:2]:
+        ious[name] = ring_ious(cheap[name], reference)
+    revisions = [mask.student_revision for mask in runs[0]]
+    stages = by_stage({m: ious[m] for m in METHODS}, revisions, scored)
+    return Evaluation(scores, scored, runs[0], ious, stages, list(reference))
+
+
+def with_seed(options: NodeOptions, seed: int) -> NodeOptions:
+    """Return options with the seed of teacher and student set."""
+    return replace(
+        options,
+        teacher=replace(options.teacher, seed=seed),
+        student=replace(options.student, seed=seed),
+    )
+
+
+def maps_of(masks: Sequence[Mask], method: str) -> list[ClassMap]:
+    """Return the class maps of one method."""
+    return [mask.alternatives[method] for mask in masks]
+
+
+def _extra(
+    frames: Stack,
+    reference: Sequence[ClassMap],
+    request: Request,
+    scored: Sequence[int],
+    on_frame: Callable[[Mask], None] | None,
+) -> list[Score]:
+    """Score the teacher with given centroids, and at another dose."""
+    teacher_only = replace(request.options, stages=(), serve="teacher", also=("teacher",))
+    rows: list[Score] = []
+    if request.centroids is not None:
+        store = MemoryStore(request.centroids)
+        maps = maps_of(label_all(frames, teacher_only, store, on_frame), "teacher")
+        rows.append(score("teacher, given centroids", [maps], reference, scored))
+    if request.dose != 1:
+        own = Centroids.fit(frames[0], teacher_only.teacher, teacher_only.prepare)
+        for dose in (1.0, request.dose):
+            fainter = _thinned(frames, dose)
+            maps = maps_of(label_all(fainter, teacher_only, MemoryStore(own), on_frame), "teacher")
+            name = f"teacher alone, centroids of frame 0, dose x{dose:g}"
+            rows.append(score(name, [maps], reference, scored))
+    return rows
+
+
+def _thinned(frames: Stack, dose: float) -> Stack:
+    if dose == 1:
+        return frames
+    rng = np.random.default_rng(0)
+    return [thin(frame, dose, rng) for frame in frames]

@@ -1,0 +1,85 @@
+"""Frames with what is known about them, and what their masks are compared with."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DatasetError, FrameError
+from ..node.options import NodeOptions
+from ..science.frame import ClassMap
+from ..sim.gold_balls import GoldBalls, Scan, simulate
+from ..sources.labels import read_labels
+from ..sources.stack import open_stack
+from .evaluate import reference_of
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """Frames in memory with what is known about them.
+
+    Parameters
+    ----------
+    name : str
+    frames : ndarray
+        ``(n, h, w)`` detector units.
+    truth : ndarray of uint8 or None
+        ``(n, h, w)`` class codes, of simulated frames.
+    positions : ndarray or None
+        ``(n, 2)`` y and x [m].
+    energy : float or None
+        [eV].
+    """
+
+    name: str
+    frames: NDArray[Any]
+    truth: ClassMap | None = None
+    positions: NDArray[np.float64] | None = None
+    energy: float | None = None
+
+
+def read_material(target: str, limit: int = 0) -> Material:
+    """Simulate (``sim``, ``sim:strong``) or read frames; the first `limit`, 0 for all.
+
+    Raises
+    ------
+    DatasetError
+        As `open_stack`.
+    """
+    if target in ("sim", "sim:strong"):
+        scan: Scan = simulate(GoldBalls(n_frames=limit or 150, strong=target == "sim:strong"))
+        return Material(target, scan.frames, scan.truth, scan.positions, scan.energy_eV)
+    with open_stack(target) as stack:
+        frames = stack[: limit or len(stack)]
+        positions = None if stack.positions is None else stack.positions[: len(frames)]
+        return Material(stack.name, frames, None, positions, stack.energy)
+
+
+def references(material: Material, labels: str, options: NodeOptions) -> tuple[str, list[ClassMap]]:
+    """Return what masks are compared with, and what to call it.
+
+    Raises
+    ------
+    DatasetError
+        If the labels do not fit the frames.
+    """
+    n, shape = len(material.frames), material.frames.shape[1:]
+    if labels:
+        maps = read_labels(labels)
+        if maps.shape == shape:
+            return f"labels of {labels}", [maps] * n
+        if maps.shape[1:] == shape and len(maps) >= n:
+            return f"labels of {labels}", list(maps[:n])
+        raise DatasetError(
+            f"{labels}: labels are {maps.shape}, the frames {material.frames.shape}; "
+            "give one map for all frames or one for each"
+        )
+    if material.truth is not None:
+        return "simulated truth", list(material.truth)
+    try:
+        return "half-maximum of the mean of all frames", [
+            reference_of(material.frames, options)
+        ] * n
+    except FrameError as error:
+        raise DatasetError(f"{material.name}: no reference from the mean: {error}") from error

@@ -1,0 +1,166 @@
+"""Talking to a Tiled server: one request is one attempt, and every failure says what to do."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import httpx
+from jsonschema import ValidationError
+from tiled.client import from_context
+from tiled.client.auth import CannotRefreshAuthentication
+from tiled.client.base import BaseClient
+from tiled.client.container import Container
+from tiled.client.context import Context
+
+from ..errors import StoreError
+
+SCOPES = "read:metadata, read:data, create:node, write:metadata, write:data"
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+NodeT = TypeVar("NodeT", bound=BaseClient)
+
+
+class Unavailable(StoreError):
+    """The server does not answer, or says that it is in trouble: worth another attempt."""
+
+
+class Refusal(StoreError):
+    """The server said no, and will say so again."""
+
+
+def connect(uri: str, api_key: str, timeout: float) -> Container:
+    """Return a client of a node, without ever asking for credentials on a terminal.
+
+    Parameters
+    ----------
+    uri : str
+        Server or node.
+    api_key : str
+        Key; may be empty for a server that lets anybody write.
+    timeout : float
+        How long to wait for one answer [s].
+
+    Raises
+    ------
+    httpx.HTTPError, Refusal, Unavailable
+        If there is no server, or none for us; `translated` makes one clear error of them.
+    """
+    # A proxy named in the environment cannot reach what listens on this machine only.
+    direct = httpx.URL(uri).host in LOOPBACK
+    # Tiled's own first requests would be repeated for most of a minute: ask once before.
+    httpx.get(uri, timeout=timeout, trust_env=not direct)
+    context, path = Context.from_any_uri(
+        uri,
+        api_key=api_key or None,
+        timeout=httpx.Timeout(timeout),
+        trust_env=not direct,
+    )
+    one_attempt(context.http_client)
+    try:
+        if not api_key:
+            context.api_key = None  # Tiled took TILED_API_KEY, maybe meant for another server
+            if context.server_info.authentication.required:
+                raise Refusal("it wants an API key, and there is none")
+        return from_context(context, node_path_parts=path, remember_me=False)
+    except BaseException:
+        context.close()
+        raise
+
+
+def one_attempt(client: httpx.Client) -> None:
+    """Have a client give up at once, so that the caller decides about another attempt.
+
+    Tiled's client repeats a request for up to 45 s while the server is down; only errors that are
+    not httpx's own pass its retries by.
+    """
+    send = client.send
+
+    def once(*args: Any, **kwargs: Any) -> httpx.Response:
+        try:
+            response = send(*args, **kwargs)
+        except httpx.TransportError as error:
+            raise Unavailable(_brief(error)) from error
+        if response.status_code >= 500 or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            raise Unavailable(f"{response.status_code} {response.reason_phrase}")
+        return response
+
+    client.send = once
+
+
+@contextmanager
+def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
+    """Turn whatever a Tiled client raises into `Unavailable` or `Refusal`, worded for a user."""
+    try:
+        yield
+    except Unavailable as error:
+        raise Unavailable(
+            f"Tiled at {server} does not answer ({error}): start it, or correct the profile's uri"
+        ) from error
+    except httpx.TransportError as error:
+        raise Unavailable(
+            f"Tiled at {server} cannot be reached ({_brief(error)}): start it, or correct the "
+            "profile's uri"
+        ) from error
+    except httpx.HTTPStatusError as error:
+        raise Refusal(_advice(server, error.response.status_code, api_key_env, error)) from error
+    except Refusal as error:
+        raise Refusal(
+            f"Tiled at {server} refuses: {error}; set {api_key_env} to a key with the scopes "
+            f"{SCOPES}"
+        ) from error
+    except (
+        ValueError,  # includes tiled's Conflicts and what 400 becomes
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        OSError,
+        httpx.InvalidURL,
+        ValidationError,
+        CannotRefreshAuthentication,
+    ) as error:
+        raise Refusal(f"Tiled at {server} did not take it ({_brief(error)})") from error
+
+
+def adopt(parent: Container, key: str, create: Callable[[], NodeT]) -> NodeT:
+    """Create a node, or take the one of that key if it exists by now.
+
+    Two writers may make a container at the same moment, and an attempt whose answer was lost may
+    have succeeded.
+    """
+    try:
+        return create()
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.CONFLICT:
+            raise
+        return parent[key]
+
+
+def open_container(root: Container, path: str) -> Container:
+    """Return the container at ``a/b/c`` below `root`; makes what is missing."""
+    node = root
+    for key in filter(None, path.split("/")):
+        parent = node
+        try:
+            node = parent[key]
+        except KeyError:
+            node = adopt(parent, key, lambda parent=parent, key=key: parent.create_container(key))
+    return node
+
+
+def _advice(server: str, status: int, api_key_env: str, error: Exception) -> str:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return (
+            f"Tiled at {server} refuses the API key ({status}): set {api_key_env} to a key with "
+            f"the scopes {SCOPES}"
+        )
+    if status == HTTPStatus.NOT_FOUND:
+        return f"Tiled at {server} has no such node ({status}): was the run or container deleted?"
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return f"Tiled at {server} refuses requests of this size ({status}): lower patch_bytes"
+    return f"Tiled at {server} refuses ({_brief(error)})"
+
+
+def _brief(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

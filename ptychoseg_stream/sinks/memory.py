@@ -1,0 +1,110 @@
+"""A sink that keeps masks in memory: for evaluation and tests."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import StoreError
+from ..node.ports import Account, RunInfo
+from ..science.frame import ClassMap, Mask
+
+
+class MemorySink:
+    """Keeps what it is given; a `node.ports.Sink`.
+
+    Attributes
+    ----------
+    runs : dict
+        `RunInfo` by uid of the raw run.
+    rows : dict
+        List of masks by uid of the raw run, in order of arrival.
+    accounts : dict
+        `Account` by uid of the raw run, once it is closed.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, RunInfo] = {}
+        self.rows: dict[str, list[Mask]] = {}
+        self.accounts: dict[str, Account] = {}
+
+    def open(self, run: RunInfo) -> None:
+        """Begin a run; one of the same uid is forgotten."""
+        self.runs[run.uid] = run
+        self.rows[run.uid] = []
+        self.accounts.pop(run.uid, None)
+
+    def write(self, run_uid: str, masks: Sequence[Mask]) -> None:
+        """Take the next masks of a run.
+
+        Raises
+        ------
+        StoreError
+            If the run is not open.
+        """
+        self._check(run_uid)
+        self.rows[run_uid].extend(masks)
+
+    def close(self, run_uid: str, account: Account) -> None:
+        """End a run.
+
+        Raises
+        ------
+        StoreError
+            If the run is not open.
+        """
+        self._check(run_uid)
+        self.accounts[run_uid] = account
+
+    def stack(self, run_uid: str, name: str = "mask") -> ClassMap:
+        """Return the class maps of a run.
+
+        Parameters
+        ----------
+        run_uid : str
+            Uid of the raw run.
+        name : str
+            "mask" for the served ones, else one of the alternatives.
+
+        Returns
+        -------
+        ndarray of uint8
+            ``(n, H, W)``.
+
+        Raises
+        ------
+        StoreError
+            If there is no such run, or a mask without that alternative.
+        """
+        masks = self.rows.get(run_uid)
+        if not masks:
+            raise StoreError(f"there are no masks of run {run_uid}: was it opened and written?")
+        maps = [
+            m.classes if name in ("mask", m.source) else m.alternatives.get(name) for m in masks
+        ]
+        found = [classes for classes in maps if classes is not None]
+        if len(found) < len(maps):
+            raise StoreError(f"run {run_uid} has masks without {name!r}: publish it in the profile")
+        return np.stack(found)
+
+    def stored(self, run_uid: str) -> int:
+        """Return how many rows of a run there are."""
+        return len(self.rows.get(run_uid, ()))
+
+    def address(self, run_uid: str) -> str:
+        """Return ``memory:<uid>``; empty if unknown."""
+        return f"memory:{run_uid}" if run_uid in self.runs else ""
+
+    def fault(self) -> str:
+        """Return nothing: memory does not fail."""
+        return ""
+
+    def drain(self, timeout: float) -> bool:
+        """Return True: nothing is ever waiting."""
+        return True
+
+    def shutdown(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def _check(self, run_uid: str) -> None:
+        if run_uid not in self.runs or run_uid in self.accounts:
+            raise StoreError(f"run {run_uid} is not open: call open() before write() or close()")

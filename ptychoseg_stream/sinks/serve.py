@@ -1,0 +1,36 @@
+"""Program: run ``tiled serve config FILE`` for as long as the process that started it lives.
+
+`embedded` starts it by path, with a pipe on stdin that nobody writes to. The pipe closes when the
+parent ends, however it ends, and the server follows. It imports nothing of this package.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+
+GRACE = 5.0
+
+
+def main() -> None:
+    """Serve the configuration named on the command line."""
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    # The key comes by environment. Handed on as an argument, which no other process can see here,
+    # it is not printed to the log by Tiled.
+    key = os.environ.pop("TILED_SINGLE_USER_API_KEY")
+    sys.argv = ["tiled", "serve", "config", sys.argv[1], "--api-key", key]
+    runpy.run_module("tiled", run_name="__main__")
+
+
+def _follow_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""One Tiled in this process for all tests; each has a container of its own."""
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tiled.client.container import Container
+
+from ptychoseg_stream.sinks.connection import Unavailable
+from ptychoseg_stream.sinks.options import TiledOptions
+from ptychoseg_stream.sinks.testing import in_process_tiled
+from ptychoseg_stream.sinks.tiled import TiledSink
+
+NUMBERS = count()
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    with in_process_tiled(tmp_path_factory.mktemp("tiled")) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if "ptychoseg" in thread.name] == []
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> TiledOptions:
+    return TiledOptions(
+        container=f"processed/test-{next(NUMBERS)}",
+        attempts=2,
+        retry_wait=0.001,
+        unsent_folder=str(tmp_path / "unsent"),
+    )
+
+
+@pytest.fixture
+def make_sink(root: Container) -> Iterator[Callable[..., TiledSink]]:
+    sinks: list[TiledSink] = []
+
+    def make(
+        options: TiledOptions, client_factory: Callable[[], Container] | None = None
+    ) -> TiledSink:
+        sinks.append(TiledSink(options, client_factory or (lambda: root)))
+        return sinks[-1]
+
+    yield make
+    for sink in sinks:
+        sink.shutdown()
+
+
+@pytest.fixture
+def sink(make_sink: Callable[..., TiledSink], options: TiledOptions) -> TiledSink:
+    return make_sink(options)
+
+
+@pytest.fixture
+def lossy(root: Container) -> Iterator[Callable[..., Callable[[], Container]]]:
+    """Makes a client whose every first answer to the requests chosen is lost on the way."""
+    http = root.context.http_client
+    send = http.send
+
+    def make(chosen: Callable[[httpx.Request], bool]) -> Callable[[], Container]:
+        turn = count()
+
+        def lose(request: httpx.Request, **kwargs: Any) -> httpx.Response:
+            response = send(request, **kwargs)
+            if chosen(request) and next(turn) % 2 == 0:
+                raise Unavailable("connection reset")
+            return response
+
+        http.send = lose
+        return lambda: root
+
+    yield make
+    http.send = send

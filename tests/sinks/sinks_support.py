@@ -1,0 +1,77 @@
+"""Masks that can be told apart, and waiting for what another thread does."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ptychoseg_stream.node.ports import Account, RunInfo
+from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
+
+SHAPE = (6, 8)
+
+
+def run_info(uid: str = "raw-1", **start: Any) -> RunInfo:
+    start = {"uid": uid, "time": 1.0, "scan_id": 7, "plan_name": "grid_scan", **start}
+    return RunInfo(uid, start, {"profile": "demo", "versions": {"torch": "2.6"}})
+
+
+def classes_of(index: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """Ring everywhere, and the index of the frame in the first two pixels."""
+    classes = np.full(shape, ClassCode.RING, np.uint8)
+    classes[0, :2] = index % 200, index // 200
+    return classes
+
+
+def mask_of(index: int, run: str = "raw-1", shape: tuple[int, int] = SHAPE, **more: Any) -> Mask:
+    frame = Frame(run, index, None, shape, seq_num=index + 1, time=1000.0 + index)
+    values: dict[str, Any] = {
+        "classes": classes_of(index, shape),
+        "source": "teacher",
+        "status": "ok",
+        "centroids_hash": "c0ffee",
+        "iou_to_teacher": 0.5,
+        "shift": (0.25, -0.5),
+        "latency": 0.002,
+    }
+    return Mask(frame=frame, **{**values, **more})
+
+
+def masks_of(indices: Sequence[int], **more: Any) -> list[Mask]:
+    return [mask_of(index, **more) for index in indices]
+
+
+def indices_in(masks: np.ndarray) -> list[int]:
+    """Frame index that each class map carries; -1 for one of class 255."""
+    first, second = masks[:, 0, 0].astype(int), masks[:, 0, 1].astype(int)
+    return np.where((masks == 255).all((1, 2)), -1, first + 200 * second).tolist()
+
+
+def account_of(received: int, **more: Any) -> Account:
+    return Account(**{"received": received, "written": received, **more})
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    """Wait for something another thread does; the limit only ends a test that fails."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def read_file(path: Path | str) -> dict[str, Any]:
+    """Arrays, columns (text decoded) and attributes of a run's file, by name."""
+    with h5py.File(path) as file:
+        columns = {
+            name: data.asstr()[:].tolist() if data.dtype.kind == "O" else data[:].tolist()
+            for name, data in file["internal"].items()
+        }
+        others = set(file) - {"internal", "start", "stop"}
+        arrays = {name: file[name][:] for name in others}
+        texts = {name: file[name].asstr()[()] for name in ("start", "stop") if name in file}
+        return {**columns, **arrays, **texts, **dict(file.attrs)}
