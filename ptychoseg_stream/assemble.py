@@ -54,19 +54,28 @@ class Attachment(Ingress):
         With the address of a real server.
     worker : Worker
         Labels.
+    api_key : str
+        Of the server; empty: what the environment holds.
     server : EmbeddedTiled or None
         Ended with the attachment.
     """
 
-    def __init__(self, profile: Profile, worker: Worker, server: EmbeddedTiled | None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        worker: Worker,
+        api_key: str = "",
+        server: EmbeddedTiled | None = None,
+    ) -> None:
         super().__init__(worker)
         self.profile = profile
+        self._api_key = api_key
         self._server = server
 
     def client(self) -> Container:
         """Return a Tiled client of the container that holds the derived runs."""
         tiled = self.profile.tiled
-        key = self._server.api_key if self._server else os.environ.get(tiled.api_key_env, "")
+        key = self._api_key or os.environ.get(tiled.api_key_env, "")
         node: Any = connect(tiled.uri, key, tiled.timeout)
         for part in tiled.container.strip("/").split("/"):
             node = node[part]
@@ -100,22 +109,33 @@ def attach(profile: "str | os.PathLike[str] | Profile") -> Attachment:
         If the embedded server does not start.
     """
     settings = load_profile(profile)
-    server = None
-    if settings.tiled.uri == EMBEDDED:
-        server = EmbeddedTiled()
-        server.start()
-        settings = replace(settings, tiled=replace(settings.tiled, uri=server.uri))
-        sys.stderr.write(
-            f"ptychoseg: masks go to an embedded Tiled server, {server.uri}, that ends with "
-            "Python (profile: tiled.uri)\n"
-        )
-    return attach_to(settings, server)
+    if settings.tiled.uri != EMBEDDED:
+        return attach_to(settings)
+    server = EmbeddedTiled()
+    server.start()
+    settings = replace(settings, tiled=replace(settings.tiled, uri=server.uri))
+    sys.stderr.write(
+        f"ptychoseg: masks go to an embedded Tiled server, {server.uri}, that ends with Python "
+        "(profile: tiled.uri)\n"
+    )
+    return attach_to(settings, server.api_key, server)
 
 
-def attach_to(profile: Profile, server: EmbeddedTiled | None = None) -> Attachment:
-    """Start a node that writes to the server of the profile, or to an embedded one."""
-    key_name = profile.tiled.api_key_env
-    secrets = {key_name: server.api_key} if server else {}
+def attach_to(
+    profile: Profile, api_key: str = "", server: EmbeddedTiled | None = None
+) -> Attachment:
+    """Start a node that writes to the server of the profile.
+
+    Parameters
+    ----------
+    profile : Profile
+        With the address of a server that runs.
+    api_key : str
+        Of the server; empty: what the environment variable of the profile holds.
+    server : EmbeddedTiled, optional
+        Ended with the attachment.
+    """
+    secrets = {profile.tiled.api_key_env: api_key} if api_key else {}
     if profile.own_process:
         worker: Worker = ProcessWorker(
             [sys.executable, "-P", "-m", CHILD],
@@ -124,9 +144,8 @@ def attach_to(profile: Profile, server: EmbeddedTiled | None = None) -> Attachme
             {**secrets, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     else:
-        api_key = secrets.get(key_name, "")
         worker = ThreadWorker(lambda: build_segmentation(profile, api_key))
-    return Attachment(profile, worker, server)
+    return Attachment(profile, worker, api_key, server)
 
 
 def build_segmentation(profile: Profile, api_key: str = "") -> Segmentation:

@@ -14,8 +14,8 @@ P = ParamSpec("P")
 
 EPILOG = (
     "Begin with `ptychoseg demo`. FRAMES is FILE or FILE:/path/of/dataset (HDF5, NeXus, CXI, npy), "
-    "or `sim`, `sim:strong`. Exit codes: 0 all is well, 1 it ran but masks are missing, "
-    "2 bad input (the message says what to do)."
+    "or sim, sim:strong, sim:drift (simulated). Exit codes: 0 all is well, 1 it ran but masks are "
+    "missing, 2 bad input (the message says what to do)."
 )
 app = typer.Typer(
     help="Labels every pixel of every diffraction frame while the scan runs; masks go to Tiled.",
@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Frames = Annotated[str, typer.Argument(help="FILE, FILE:/path/of/dataset, sim or sim:strong")]
+Frames = Annotated[str, typer.Argument(help="FILE, FILE:/dataset, sim, sim:strong or sim:drift")]
 ProfileName = Annotated[str, typer.Option("--profile", help="Name or file of a profile.")]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="First so many frames; 0: all.")]
 
@@ -49,8 +49,9 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
 @reports_errors
 def demo(
     frames: Annotated[
-        str, typer.Option(help="What the detector plays: sim, sim:strong, or FILE:/dataset.")
-    ] = "sim",
+        str,
+        typer.Option(help="What the detector plays: FILE:/dataset, sim, sim:strong, sim:drift."),
+    ] = "sim:drift",
     count: Annotated[int, typer.Option(min=1, help="Number of points of the scan.")] = 150,
     exposure: Annotated[float, typer.Option(min=0.0, help="Of each point [s].")] = 0.1,
     labels: Annotated[

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from bluesky.run_engine import RunEngine
@@ -23,7 +23,7 @@ from .evaluation.baselines import baselines
 from .evaluation.evaluate import METHODS
 from .evaluation.material import Material, read_material, references
 from .evaluation.report import Panel, draw_report
-from .evaluation.score import by_stage, ring_ious, score
+from .evaluation.score import Score, by_stage, ring_ious, score
 from .evaluation.tables import print_scores
 from .node.vitals import Vitals
 from .profile import Profile, load_profile
@@ -40,7 +40,7 @@ console = Console(width=None if sys.stdout.isatty() else 120)
 class Demo:
     """As the options of `ptychoseg demo`."""
 
-    frames: str = "sim"
+    frames: str = "sim:drift"
     count: int = 150
     exposure: float = 0.1
     labels: str = ""
@@ -88,7 +88,7 @@ def run_demo(demo: Demo) -> bool:
     with EmbeddedTiled(demo.output / "tiled") as server:
         console.print(f"[bold]Tiled[/]   {server.uri} (embedded, loopback, random key)")
         profile = _profile(demo, server.uri)
-        attachment = attach_to(profile, server)
+        attachment = attach_to(profile, server.api_key)
         try:
             raw_uid = _scan(material, demo, attachment)
             stored = _read_back(attachment.client(), raw_uid)
@@ -132,7 +132,7 @@ def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:
     engine = RunEngine({})
     engine.subscribe(attachment)
     with _narrated(attachment.vitals, n):
-        (uid,) = engine(ptycho_scan(detector, x, y, positions, energy=material.energy))
+        (uid,) = cast("Any", engine)(ptycho_scan(detector, x, y, positions, energy=material.energy))
         if not attachment.wait(300.0):
             raise StoreError("masks are still not stored 300 s after the scan; see the log above")
     engine.loop.call_soon_threadsafe(engine.loop.stop)
@@ -230,12 +230,14 @@ def _report(material: Material, demo: Demo, profile: Profile, stored: Stored) ->
     staged = set(options.stages)
     scored = [i for i in range(n) if i not in staged] or list(range(n))
     cheap = baselines(material.frames, options.stages, options.prepare)
-    scores = [score(m, [list(stored.maps[m])], reference, scored) for m in METHODS]
+    scores = [_score(m, stored, reference, scored) for m in METHODS]
     scores += [score(label, [maps], reference, scored) for label, maps in cheap.items()]
     title = f"{material.name}: masks read back from Tiled, {len(scored)} of {n} frames scored"
     print_scores(console, scores, f"{title}\nreference: {name}", 1)
+    served = np.array(stored.revisions) >= 0
     ious: dict[str, NDArray[np.float64]] = {
-        m: ring_ious(list(stored.maps[m]), reference) for m in METHODS
+        m: np.where(served | (m == "teacher"), ring_ious(list(stored.maps[m]), reference), np.nan)
+        for m in METHODS
     }
     stages = by_stage(ious, stored.revisions, scored)
     ious |= {label: ring_ious(maps, reference) for label, maps in list(cheap.items())[:2]}
@@ -250,6 +252,15 @@ def _report(material: Material, demo: Demo, profile: Profile, stored: Stored) ->
     return bool(stored.account["written"] == n)
 
 
+def _score(method: str, stored: Stored, reference: list[ClassMap], scored: list[int]) -> Score:
+    """Score one kind of mask where there is one: before the first student only the teacher's."""
+    there = [i for i in scored if method == "teacher" or stored.revisions[i] >= 0]
+    name = method
+    if len(there) < len(scored):
+        name = f"{method} (the {len(there)} frames that have one)"
+    return score(name, [list(stored.maps[method])], reference, there)
+
+
 def _masks_of(stored: Stored, index: int) -> dict[str, ClassMap]:
     present = METHODS if stored.revisions[index] >= 0 else METHODS[:1]
     return {m: stored.maps[m][index] for m in present}
@@ -258,7 +269,7 @@ def _masks_of(stored: Stored, index: int) -> dict[str, ClassMap]:
 def _say_where(server: EmbeddedTiled, profile: Profile, stored: Stored, demo: Demo) -> None:
     container = profile.tiled.container
     console.print(f"\nderived run [bold]{container}/{stored.uid}[/]; read it with")
-    console.print(_snippet(server, container, stored.uid), markup=False, highlight=False)
+    _print_snippet(server, container, stored.uid)
     if demo.serve or (sys.stdin.isatty() and console.is_terminal):
         _wait_for_interrupt(server, container)
     else:
@@ -268,12 +279,15 @@ def _say_where(server: EmbeddedTiled, profile: Profile, stored: Stored, demo: De
         )
 
 
-def _snippet(server: EmbeddedTiled, container: str, uid: str) -> str:
-    return (
+def _print_snippet(server: EmbeddedTiled, container: str, uid: str) -> None:
+    console.print(
         "    from tiled.client import from_uri\n"
         f'    run = from_uri("{server.uri}", api_key="{server.api_key}")'
         f'["{container}/{uid}"]\n'
-        '    masks = run["primary/mask"].read()    # (frames, rows, columns) uint8 class codes'
+        '    masks = run["primary/mask"].read()    # (frames, rows, columns) uint8 class codes',
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -284,7 +298,7 @@ def _wait_for_interrupt(server: EmbeddedTiled, container: str) -> None:
     uids = list(client.keys())
     console.print(f"\nserving {len(uids)} derived runs at {server.uri} until Ctrl-C")
     if uids:
-        console.print(_snippet(server, container, uids[-1]), markup=False, highlight=False)
+        _print_snippet(server, container, uids[-1])
     try:
         while True:
             time.sleep(1.0)

@@ -33,6 +33,27 @@ def mean_image(frames: Stack, indices: Sequence[int]) -> NDArray[np.float64]:
     return np.mean([np.asarray(frames[i], np.float64) for i in indices], axis=0)
 
 
+def usable_frames(frames: Stack, options: PrepareOptions) -> list[int]:
+    """Return the indices of the frames that can be labelled.
+
+    Raises
+    ------
+    FrameError
+        If there is none; says what is wrong with the first.
+    """
+    indices: list[int] = []
+    reasons: list[str] = []
+    for i in range(len(frames)):
+        try:
+            prepare(frames[i], options)
+            indices.append(i)
+        except FrameError as error:
+            reasons.append(f"frame {i}: {error}")
+    if not indices:
+        raise FrameError(f"none of the {len(frames)} frames can be labelled; {reasons[0]}")
+    return indices
+
+
 def baselines(
     frames: Stack, stages: Sequence[int], options: PrepareOptions
 ) -> dict[str, list[ClassMap]]:
@@ -42,7 +63,8 @@ def baselines(
     ----------
     frames : sequence of ndarray
     stages : sequence of int
-        Frames that the mean is taken of: those that the student learns from.
+        Frames that the mean is taken of: those that the student learns from. Frames that cannot be
+        labelled are left out.
     options : PrepareOptions
 
     Returns
@@ -51,7 +73,8 @@ def baselines(
         Name of the baseline -> one class map per frame.
     """
     n = len(frames)
-    staged = [i for i in stages if i < n] or [0]
+    usable = usable_frames(frames, options)
+    staged = [i for i in stages if i in usable] or usable[:1]
     first = half_maximum(frames[staged[0]], options)
     mean = half_maximum(mean_image(frames, staged), options)
     seed = Centroids.fit(frames[staged[0]], TeacherOptions(features="seed"), options)

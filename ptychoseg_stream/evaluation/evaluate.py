@@ -12,7 +12,7 @@ from ..node.trainer import OnStep
 from ..science.frame import ClassMap, Mask
 from ..science.som import Centroids
 from ..sim.detection import thin
-from .baselines import Stack, baselines, half_maximum, mean_image
+from .baselines import Stack, baselines, half_maximum, mean_image, usable_frames
 from .offline import label_all
 from .score import Score, by_stage, ring_ious, score
 
@@ -69,11 +69,16 @@ class Evaluation:
 
 
 def reference_of(frames: Stack, options: NodeOptions) -> ClassMap:
-    """Half-maximum of the mean of all frames: the reference where nothing better is known.
+    """Half-maximum of the mean of all usable frames: the reference where nothing better is known.
 
     It favours half-maximum and mean baselines.
+
+    Raises
+    ------
+    FrameError
+        If no frame can be labelled.
     """
-    mean = mean_image(frames, range(len(frames)))
+    mean = mean_image(frames, usable_frames(frames, options.prepare))
     return half_maximum(mean, options.prepare, options.teacher.edge_level)
 
 
@@ -145,11 +150,12 @@ def _extra(
         maps = maps_of(label_all(frames, teacher_only, store, on_frame), "teacher")
         rows.append(score("teacher, given centroids", [maps], reference, scored))
     if request.dose != 1:
-        own = Centroids.fit(frames[0], teacher_only.teacher, teacher_only.prepare)
+        first = usable_frames(frames, teacher_only.prepare)[0]
+        own = Centroids.fit(frames[first], teacher_only.teacher, teacher_only.prepare)
         for dose in (1.0, request.dose):
             fainter = _thinned(frames, dose)
             maps = maps_of(label_all(fainter, teacher_only, MemoryStore(own), on_frame), "teacher")
-            name = f"teacher alone, centroids of frame 0, dose x{dose:g}"
+            name = f"teacher alone, centroids of frame {first}, dose x{dose:g}"
             rows.append(score(name, [maps], reference, scored))
     return rows
 

@@ -1,6 +1,6 @@
 """Frames with what is known about them, and what their masks are compared with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,12 @@ from ..sim.gold_balls import GoldBalls, Scan, simulate
 from ..sources.labels import read_labels
 from ..sources.stack import open_stack
 from .evaluate import reference_of
+
+SIMULATIONS = {
+    "sim": GoldBalls(),
+    "sim:strong": GoldBalls(strong=True),
+    "sim:drift": GoldBalls(strong=True, drift=(4.0, -3.0)),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,15 +46,19 @@ class Material:
 
 
 def read_material(target: str, limit: int = 0) -> Material:
-    """Simulate (``sim``, ``sim:strong``) or read frames; the first `limit`, 0 for all.
+    """Simulate or read frames; the first `limit`, 0 for all.
+
+    ``sim`` is the clean gold-ball scan, ``sim:strong`` one whose sample modulates the ring,
+    ``sim:drift`` that with a beam that drifts by 5 px.
 
     Raises
     ------
     DatasetError
         As `open_stack`.
     """
-    if target in ("sim", "sim:strong"):
-        scan: Scan = simulate(GoldBalls(n_frames=limit or 150, strong=target == "sim:strong"))
+    if target in SIMULATIONS:
+        options = SIMULATIONS[target]
+        scan: Scan = simulate(replace(options, n_frames=min(limit or 150, options.length)))
         return Material(target, scan.frames, scan.truth, scan.positions, scan.energy_eV)
     with open_stack(target) as stack:
         frames = stack[: limit or len(stack)]

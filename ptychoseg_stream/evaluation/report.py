@@ -137,7 +137,7 @@ def _draw_curve(axes: Axes, ious: Mapping[str, NDArray[np.float64]], staged: Seq
         axes.axvline(index, color="#cccccc", lw=0.8, zorder=0)
     axes.set_xlabel("frame (grey lines: the student learns here)")
     axes.set_ylabel("ring IoU with the reference")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="best")
     axes.grid(alpha=0.25)
 
 

@@ -61,8 +61,10 @@ def score(
     reference : sequence of ndarray
         One class map per frame.
     scored : sequence of int
-        Frames that count: not those that were learned from.
+        Frames that count: not those that were learned from. If there are none, figures are NaN.
     """
+    if not scored:
+        return Score(name, *[float("nan")] * 5, by_seed=())
     ring, core, boundary, consistency = [], [], [], []
     truth = [reference[i] for i in scored]
     for maps in maps_by_seed:

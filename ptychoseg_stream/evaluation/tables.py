@@ -13,21 +13,22 @@ def print_scores(console: Console, scores: Sequence[Score], title: str, seeds: i
     """Print the table of scores; methods are set apart from baselines."""
     table = Table(title=title, title_justify="left")
     table.add_column("mask")
-    for column in ("ring IoU", "worst", "seeds", "core IoU", "boundary F1", "consistency"):
+    spreads = ("each seed",) if seeds > 1 else ()
+    for column in ("ring IoU", "worst", *spreads, "core IoU", "boundary F1", "consistency"):
         table.add_column(column, justify="right")
     for row in scores:
         spread = "" if len(row.by_seed) < 2 else " ".join(f"{v:.3f}" for v in row.by_seed)
-        bold = row.name in ("teacher", "student", "fused")
+        bold = row.name.split(" ")[0] in ("teacher", "student", "fused")
         table.add_row(
             row.name,
             f"{row.ring:.3f}",
             f"{row.ring_min:.3f}",
-            spread,
+            *((spread,) if seeds > 1 else ()),
             f"{row.core:.3f}",
             f"{row.boundary:.3f}",
             f"{row.consistency:.3f}",
             style="bold" if bold else "",
-            end_section=row.name == "fused",
+            end_section=row.name.startswith("fused"),
         )
     console.print(table)
     if seeds > 1:

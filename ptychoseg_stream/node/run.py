@@ -133,18 +133,24 @@ class RunLabeller:
             geometry = find_beam(item.prepared.relative[0], self._options.teacher.edge_level)
             self._centroids = Centroids.fit_prepared(item.prepared, geometry, self._options.teacher)
             self._store.keep_centroids(self._centroids, item.frame.shape, self._options)
+        try:
+            self._stage(item, self._centroids)
+        except FrameError as error:
+            # Its beam is another one: it must not spoil the mean, the next frame takes its place.
+            if self._consensus is None:
+                return self._unlabelled(item.frame, "refused", str(error))
+        return self._label_group([item])[0]
+
+    def _stage(self, item: _Ready, centroids: Centroids) -> None:
         shift = (0.0, 0.0)
         if self._consensus is not None:
             dy, dx = self._consensus.finder.find(item.prepared)[0]
             shift = (float(dy), float(dx))
-        staged = StagedFrame(item.prepared, shift)
+        staged = [*self._staged, StagedFrame(item.prepared, shift)]
+        self._consensus = agree(staged, centroids, self._options.prepare)
         if self._is_staged(item.frame.index):
-            self._staged.append(staged)
-            self._consensus = agree(self._staged, self._centroids, self._options.prepare)
+            self._staged = staged
             self.trainer.submit(Stage(self._examples(self._consensus)))
-        else:
-            self._consensus = agree([staged], self._centroids, self._options.prepare)
-        return self._label_group([item])[0]
 
     def _examples(self, consensus: Consensus) -> list[Example]:
         return [

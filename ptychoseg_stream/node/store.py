@@ -109,7 +109,7 @@ class FolderStore:
             return load_centroids(self._folder / entry["centroids"])
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, CentroidsError) as error:
+        except (OSError, ValueError, KeyError, TypeError, CentroidsError) as error:
             log.warning("cached centroids are not used and will be fitted anew: %s", error)
             return None
 

@@ -87,7 +87,7 @@ class InlineTrainer:
         try:
             for record in fine_tune(self._last, stage.examples, self._options):
                 if cancelled():
-                    return
+                    break
                 if isinstance(record, Student):
                     self._last = self._fresh = record
                 else:

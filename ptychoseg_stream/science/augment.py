@@ -98,8 +98,8 @@ def _place(ring: BoolArray, patch: int, rng: np.random.Generator) -> tuple[slice
     pixels = np.flatnonzero(ring)
     on_ring = len(pixels) > 0 and rng.random() < ON_RING
     centre = np.unravel_index(int(rng.choice(pixels)), ring.shape) if on_ring else None
+    side = min(patch, *ring.shape)  # square, or a quarter turn would change the shape
     for axis, n in enumerate(ring.shape):
-        side = min(patch, n)
         if centre is None:
             start = int(rng.integers(0, n - side + 1))
         else:

@@ -76,6 +76,11 @@ def agree(
     centroids : Centroids
         The teacher.
     options : PrepareOptions
+
+    Raises
+    ------
+    FrameError
+        If the frames do not show the same beam: their mean has none.
     """
     total = np.zeros(staged[0].prepared.counts.shape[1:], np.float32)
     weight = np.zeros_like(total)

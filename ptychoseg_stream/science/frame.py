@@ -90,7 +90,7 @@ class Mask:
     plateau : float
         Bright-field plateau of the frame [counts per pixel].
     latency : float
-        From the arrival of the frame's document to the finished mask [s]; filled in by who saw both.
+        From the arrival of the frame's document to the finished mask [s]; who saw both fills it in.
     """
 
     frame: Frame

@@ -148,7 +148,8 @@ def to_counts(image: NDArray[Any], options: PrepareOptions) -> tuple[FloatArray,
             f"a frame must be a real 2-D image of at least 16x16 pixels, "
             f"this one is {image.dtype} {image.shape}"
         )
-    values = image.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, that is bad
+        values = image.astype(np.float32)
     bad = ~np.isfinite(values) | (np.abs(values) > 1e30)
     if image.dtype.kind == "i":
         bad |= image < 0
@@ -160,7 +161,9 @@ def to_counts(image: NDArray[Any], options: PrepareOptions) -> tuple[FloatArray,
     counts = (values - np.float32(options.pedestal)) / np.float32(options.gain)
     counts[bad] = 0
     if counts.max() <= 0:
-        raise FrameError("no pixel has counts above zero; check `frames.pedestal` of the profile")
+        raise FrameError(
+            "no pixel has counts above zero; check `node.prepare.pedestal` of the profile"
+        )
     return counts, bad
 
 
@@ -190,7 +193,7 @@ def _refuse_unusable(
         if saturated.sum() > 32 and saturated.sum() > bright:
             raise FrameError(
                 f"saturated: {int(saturated.sum())} pixels at or above the saturation level, only "
-                f"{bright} bright ones below it; attenuate, or set `frames.saturation`"
+                f"{bright} bright ones below it; attenuate, or set `node.prepare.saturation`"
             )
 
 
@@ -343,13 +346,13 @@ def _refuse_without_beam(smooth: FloatArray, plateau: float, options: PrepareOpt
     if plateau < options.min_plateau:
         raise FrameError(
             f"no beam: plateau {plateau:.3g} counts per pixel, at least {options.min_plateau:g} "
-            "needed (`frames.min_plateau`)"
+            "needed (`node.prepare.min_plateau`)"
         )
     middle = float(np.median(smooth))
     if float((smooth > 0.5 * plateau).mean()) > 0.6:
         raise FrameError(
             f"no beam: more than 60% of the frame lies above half of the plateau ({plateau:.4g} "
-            "counts); a pedestal? set `frames.pedestal`"
+            "counts); a pedestal? set `node.prepare.pedestal`"
         )
     spread = 1.4826 * float(np.median(np.abs(smooth - middle)))
     if plateau - middle < options.min_contrast * spread:

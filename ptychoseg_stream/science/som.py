@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
+from .classes import class_map, clean_ring
 from .features import FEATURE_VERSION, FEATURES, WEIGHTS, FeatureSet, extract
 from .frame import BoolArray, ClassMap, FloatArray
 from .geometry import Geometry, find_beam
@@ -178,8 +179,6 @@ class Centroids:
         FrameError
             If the frame cannot be labelled.
         """
-        from .classes import class_map  # the polar pass builds on the ring that this class finds
-
         prepared = prepare(frame, prepare_options)
         geometry = find_beam(prepared.relative[0], self.options.edge_level)
         ring = self.ring(prepared, [geometry])[0]
@@ -187,9 +186,10 @@ class Centroids:
 
     def ring(self, prepared: Prepared, geometries: list[Geometry]) -> BoolArray:
         """Return ring pixels of a micro-batch, ``(n, h, w)``, cleaned of specks and pinholes."""
-        from .classes import clean_ring
+        return self.rings_of(extract(prepared, geometries, self.options.features))
 
-        features = extract(prepared, geometries, self.options.features)
+    def rings_of(self, features: FloatArray) -> BoolArray:
+        """Return cleaned ring pixels ``(n, h, w)`` of features ``(n, 9, h, w)``."""
         n, _, h, w = features.shape
         # A frame at a time: the result must not depend on the batch.
         rings = (self._ring_of(f.reshape(len(FEATURES), -1)).reshape(h, w) for f in features)
