@@ -50,6 +50,7 @@ from ptychoseg_stream.sinks.tiled import TiledSink
 
 N_FRAMES = 48
 BATCH = 8
+UPSAMPLED: dict[str, Any] = {"normalization": None, "upsample_factor": 20}
 NAIVE_FRAMES = 6  # enough: each takes most of a second
 
 
@@ -146,8 +147,7 @@ def _naive(
         lambda: phase_cross_correlation(
             log_image(reference.relative[0]),
             log_image(prepared.relative[0]),
-            normalization=None,
-            upsample_factor=20,
+            **UPSAMPLED,
         ),
     )
     features = watch.time("features", 1, lambda: _naive_features(prepared, geometry))

@@ -71,12 +71,19 @@ class Attachment(Ingress):
         self.profile = profile
         self._api_key = api_key
         self._server = server
+        self._root: Container | None = None
 
     def client(self) -> Container:
-        """Return a Tiled client of the container that holds the derived runs."""
+        """Return a Tiled client of the container that holds the derived runs.
+
+        It can be used until `close`. A KeyError says that there is no such container yet: the first
+        run makes it.
+        """
         tiled = self.profile.tiled
-        key = self._api_key or os.environ.get(tiled.api_key_env, "")
-        node: Any = connect(tiled.uri, key, tiled.timeout)
+        if self._root is None:
+            key = self._api_key or os.environ.get(tiled.api_key_env, "")
+            self._root = connect(tiled.uri, key, tiled.timeout)
+        node: Any = self._root
         for part in tiled.container.strip("/").split("/"):
             node = node[part]
         return node
@@ -84,6 +91,9 @@ class Attachment(Ingress):
     def close(self, timeout: float | None = None) -> None:
         """Store what is under way, then end the worker and the embedded server."""
         super().close(timeout)
+        if self._root is not None:
+            self._root.context.http_client.close()
+            self._root = None
         if self._server is not None:
             self._server.stop()
 

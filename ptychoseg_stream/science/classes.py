@@ -80,7 +80,7 @@ def polar_profile(ring: BoolArray, geometry: Geometry) -> PolarProfile:
         return PolarProfile(inner, outer, seen, seen, "none")
     count = np.bincount(sector, minlength=SECTORS)
     good = seen & _consistent(inner, outer, count, seen)
-    verdict = _verdict(inner, seen, good)
+    verdict = _verdict(ring, geometry, seen, good)
     if good.any():
         inner, outer = _interpolated(inner, good), _interpolated(outer, good)
     return PolarProfile(inner, outer, good, seen, verdict)
@@ -99,10 +99,24 @@ def _consistent(
     return (count >= 0.5 * expected) & (np.abs(inner - middle) <= max(2.5, 0.35 * width))
 
 
-def _verdict(inner: NDArray[np.float64], seen: BoolArray, good: BoolArray) -> Verdict:
+def _verdict(ring: BoolArray, geometry: Geometry, seen: BoolArray, good: BoolArray) -> Verdict:
     if seen.mean() < 0.4 or good.mean() < 0.3:
         return "none"
-    return "disc" if np.median(inner[seen]) < 1.5 else "annulus"
+    return "disc" if _reaches_centre(ring, geometry) else "annulus"
+
+
+def _reaches_centre(ring: BoolArray, geometry: Geometry) -> bool:
+    """Whether the ring begins within 1.5 px of the centre in most directions.
+
+    Seen along rays: so near the centre most sectors hold no pixel at all.
+    """
+    angle = (np.arange(SECTORS) + 0.5) * (2 * np.pi / SECTORS)
+    radius = np.array([[0.0], [0.5], [1.0], [1.5]])
+    y = np.rint(geometry.y + radius * np.sin(angle)).astype(int)
+    x = np.rint(geometry.x + radius * np.cos(angle)).astype(int)
+    h, w = ring.shape
+    hit = ring[np.clip(y, 0, h - 1), np.clip(x, 0, w - 1)].any(axis=0)
+    return float(hit.mean()) > 0.5
 
 
 def _interpolated(values: NDArray[np.float64], good: BoolArray) -> NDArray[np.float64]:

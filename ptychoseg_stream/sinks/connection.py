@@ -62,6 +62,9 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
             if context.server_info.authentication.required:
                 raise Refusal("it wants an API key, and there is none")
         return from_context(context, node_path_parts=path, remember_me=False)
+    except RuntimeError as error:  # what Tiled's client makes of a 401
+        context.close()
+        raise Refusal("it does not take the API key") from error
     except BaseException:
         context.close()
         raise

@@ -12,11 +12,13 @@ import threading
 import time
 
 GRACE = 5.0
+NICENESS = 10  # it shares its machine with a scan
 
 
 def main() -> None:
     """Serve the configuration named on the command line."""
     threading.Thread(target=_follow_parent, daemon=True).start()
+    os.nice(NICENESS)
     # The key comes by environment. Handed on as an argument, which no other process can see here,
     # it is not printed to the log by Tiled.
     key = os.environ.pop("TILED_SINGLE_USER_API_KEY")
