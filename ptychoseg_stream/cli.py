@@ -122,6 +122,8 @@ def evaluate(
     """Score teacher, student and fused masks next to the cheap ways of getting masks.
 
     Runs the very node that runs live, with inline training: the masks are the same, byte by byte.
+
+    Next: `ptychoseg profiles` to set up a beamline with options that suit your frames.
     """
     from .commands import EvaluateArguments, evaluate_frames
 

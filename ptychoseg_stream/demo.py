@@ -1,5 +1,7 @@
 """`ptychoseg demo`: the main job, end to end, with everything it needs brought along."""
 
+import contextlib
+import shutil
 import sys
 import threading
 import time
@@ -268,26 +270,40 @@ def _masks_of(stored: Stored, index: int) -> dict[str, ClassMap]:
 
 def _say_where(server: EmbeddedTiled, profile: Profile, stored: Stored, demo: Demo) -> None:
     container = profile.tiled.container
-    console.print(f"\nderived run [bold]{container}/{stored.uid}[/]; read it with")
-    _print_snippet(server, container, stored.uid)
-    if demo.serve or (sys.stdin.isatty() and console.is_terminal):
+    console.print(f"\nderived run [bold]{server.uri}/{container}/{stored.uid}[/]", highlight=False)
+    if demo.serve:
         _wait_for_interrupt(server, container)
-    else:
-        console.print(
-            "the server ends now; the masks stay: "
-            f"[bold]ptychoseg serve {demo.output / 'tiled'}[/] serves them again"
-        )
+        return
+    folder = demo.output / "tiled"
+    console.print("the server ends now and the masks stay; read them with")
+    _print(
+        "    from ptychoseg_stream.sinks.embedded import EmbeddedTiled\n"
+        f'    with EmbeddedTiled("{folder}") as server:\n'
+        f'        masks = server.client()["{container}/{stored.uid}/primary/mask"].read()'
+    )
+    console.print(f"or serve them to any Tiled client: [bold]{_command()} serve {folder}[/]")
+
+
+def _command() -> str:
+    """Return how `ptychoseg` is called here: its folder may not be on the PATH."""
+    beside = Path(sys.executable).with_name("ptychoseg")
+    found = shutil.which("ptychoseg")
+    if found and Path(found) == beside:
+        return "ptychoseg"
+    with contextlib.suppress(ValueError):
+        return str(beside.relative_to(Path.cwd()))
+    return str(beside)
+
+
+def _print(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_snippet(server: EmbeddedTiled, container: str, uid: str) -> None:
-    console.print(
+    _print(
         "    from tiled.client import from_uri\n"
-        f'    run = from_uri("{server.uri}", api_key="{server.api_key}")'
-        f'["{container}/{uid}"]\n'
-        '    masks = run["primary/mask"].read()    # (frames, rows, columns) uint8 class codes',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f'    run = from_uri("{server.uri}", api_key="{server.api_key}")["{container}/{uid}"]\n'
+        '    masks = run["primary/mask"].read()    # (frames, rows, columns) uint8 class codes'
     )
 
 
