@@ -116,7 +116,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="Draw a picture to this PNG.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Write the served masks of the first seed to this .npy.")
+        Path | None, typer.Option(help="Write the served masks of the first seed to this HDF5.")
     ] = None,
 ) -> None:
     """Score teacher, student and fused masks next to the cheap ways of getting masks.

@@ -2,12 +2,13 @@
 
 import json
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from .node.store import load_centroids, save_centroids
 from .node.vitals import Progress as Learning
 from .profile import Profile, class_names, list_profiles, load_profile
 from .science.classes import polar_profile
-from .science.frame import Mask
+from .science.frame import Mask, legend
 from .science.geometry import find_beam
 from .science.prepare import prepare
 from .science.som import Centroids
@@ -88,8 +89,9 @@ def evaluate_frames(arguments: EvaluateArguments) -> None:
     single_threaded()
     profile = load_profile(arguments.profile)
     centroids = load_centroids(arguments.centroids) if arguments.centroids else None
-    material = read_material(arguments.frames, arguments.limit)
-    name, reference = references(material, arguments.labels, profile.node)
+    with console.status("reading frames and reference"):
+        material = read_material(arguments.frames, arguments.limit)
+        name, reference = references(material, arguments.labels, profile.node)
     request = Request(profile.node, tuple(range(arguments.seeds)), centroids, arguments.dose)
     passes = arguments.seeds + (centroids is not None) + 2 * (arguments.dose != 1)
     with _progress(passes * len(material.frames)) as (on_frame, on_step):
@@ -114,7 +116,7 @@ def evaluate_frames(arguments: EvaluateArguments) -> None:
             )
         )
     if arguments.masks:
-        np.save(arguments.masks, np.stack([mask.classes for mask in outcome.masks]))
+        save_masks(arguments.masks, outcome.masks)
 
 
 @contextmanager
@@ -139,6 +141,14 @@ def _progress(total: int) -> Generator[tuple[Any, Any]]:
             )
 
         yield on_frame, on_step
+
+
+def save_masks(path: Path, masks: Sequence[Mask]) -> None:
+    """Write the served class maps to an HDF5 file: ``mask`` ``(n, h, w)`` uint8 with its legend."""
+    with h5py.File(path, "w") as file:
+        stack = np.stack([mask.classes for mask in masks])
+        file.create_dataset("mask", data=stack, compression="gzip", chunks=(1, *stack.shape[1:]))
+        file["mask"].attrs["class_codes"] = json.dumps(legend())
 
 
 def draw(

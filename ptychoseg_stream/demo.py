@@ -3,10 +3,7 @@
 import contextlib
 import shutil
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,8 +12,6 @@ import numpy as np
 from bluesky.run_engine import RunEngine
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 from tiled.client.container import Container
 
 from .assemble import Attachment, attach_to, single_threaded
@@ -27,13 +22,13 @@ from .evaluation.material import Material, read_material, references
 from .evaluation.report import Panel, draw_report
 from .evaluation.score import Score, by_stage, ring_ious, score
 from .evaluation.tables import print_scores
-from .node.vitals import Vitals
 from .profile import Profile, load_profile
 from .science.frame import ClassMap
 from .sim.detectors import PlayedDetector
 from .sim.gold_balls import raster
 from .sim.plans import ptycho_scan, sample_stage
 from .sinks.embedded import EmbeddedTiled
+from .watch import narrated
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -84,10 +79,13 @@ def run_demo(demo: Demo) -> bool:
     if demo.trainer not in ("inline", "background"):
         raise ProfileError(f"--trainer {demo.trainer}: must be inline or background")
     single_threaded()
-    material = read_material(demo.frames, demo.count)
+    with console.status("getting frames"):
+        material = read_material(demo.frames, demo.count)
     demo.output.mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]frames[/]  {material.name} {material.frames.shape}")
-    with EmbeddedTiled(demo.output / "tiled") as server:
+    with contextlib.ExitStack() as resources:
+        with console.status("starting a Tiled server"):
+            server = resources.enter_context(EmbeddedTiled(demo.output / "tiled"))
         console.print(f"[bold]Tiled[/]   {server.uri} (embedded, loopback, random key)")
         profile = _profile(demo, server.uri)
         attachment = attach_to(profile, server.api_key)
@@ -96,7 +94,8 @@ def run_demo(demo: Demo) -> bool:
             stored = _read_back(attachment.client(), raw_uid)
         finally:
             attachment.close()
-        complete = _report(material, demo, profile, stored)
+        with console.status("scoring masks and baselines, drawing the report"):
+            complete = _report(material, demo, profile, stored)
         _say_where(server, profile, stored, demo)
     return complete
 
@@ -133,79 +132,12 @@ def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:
     x, y = sample_stage()
     engine = RunEngine({})
     engine.subscribe(attachment)
-    with _narrated(attachment.vitals, n):
+    with narrated(console, attachment.vitals, n):
         (uid,) = cast("Any", engine)(ptycho_scan(detector, x, y, positions, energy=material.energy))
         if not attachment.wait(300.0):
             raise StoreError("masks are still not stored 300 s after the scan; see the log above")
     engine.loop.call_soon_threadsafe(engine.loop.stop)
     return str(uid)
-
-
-@contextmanager
-def _narrated(vitals: Callable[[], Vitals], total: int) -> Generator[None]:
-    """Show progress: a live table on a terminal, a line every second elsewhere."""
-    if console.is_terminal:
-        with Live(get_renderable=lambda: _vitals_table(vitals(), total), console=console):
-            yield
-        return
-    done = threading.Event()
-    thread = threading.Thread(target=_print_lines, args=(vitals, total, done), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _print_lines(vitals: Callable[[], Vitals], total: int, done: threading.Event) -> None:
-    last = ""
-    while True:
-        ended = done.wait(1.0)
-        line = _line(vitals(), total)
-        if line != last:
-            console.print(line, highlight=False)
-        last = line
-        if ended:
-            return
-
-
-def _line(v: Vitals, total: int) -> str:
-    p = v.progress
-    stage = "no stage yet" if p.stage < 0 else f"stage {p.stage} step {p.step}/{p.steps}"
-    loss = "" if p.stage < 0 else f" loss {p.loss:.3f}"
-    return (
-        f"frame {v.index + 1:4d}/{total}  mask {v.source:8s} IoU to teacher "
-        f"{_number(v.iou_to_teacher)}  waiting {v.backlog:3d}  lag {_seconds(v.latency_ms)}  "
-        f"stored {v.stored:4d}  {stage}{loss}" + (f"  FAULT {v.fault}" if v.fault else "")
-    )
-
-
-def _vitals_table(v: Vitals, total: int) -> Table:
-    table = Table(box=None, show_header=False)
-    p = v.progress
-    rows = {
-        "frame": f"{v.index + 1} of {total}  (waiting {v.backlog}, stored {v.stored})",
-        "mask": f"{v.source}, IoU to teacher {_number(v.iou_to_teacher)}",
-        "lag": f"{_seconds(v.latency_ms)} from Event to mask",
-        "student": "none yet" if v.student_revision < 0 else f"stage {v.student_revision} serves",
-        "learning": "not yet"
-        if p.stage < 0
-        else f"stage {p.stage}, step {p.step}/{p.steps}, loss {p.loss:.3f}, IoU {p.iou:.3f}",
-    }
-    if v.fault:
-        rows["fault"] = v.fault
-    for key, value in rows.items():
-        table.add_row(f"[bold]{key}[/]", value)
-    return table
-
-
-def _number(value: float) -> str:
-    return "  -  " if np.isnan(value) else f"{value:.3f}"
-
-
-def _seconds(milliseconds: float) -> str:
-    return "  -  " if np.isnan(milliseconds) else f"{milliseconds / 1e3:5.2f} s"
 
 
 def _read_back(client: Container, raw_uid: str) -> Stored:
@@ -270,7 +202,9 @@ def _masks_of(stored: Stored, index: int) -> dict[str, ClassMap]:
 
 def _say_where(server: EmbeddedTiled, profile: Profile, stored: Stored, demo: Demo) -> None:
     container = profile.tiled.container
-    console.print(f"\nderived run [bold]{server.uri}/{container}/{stored.uid}[/]", highlight=False)
+    console.print(
+        f"\nderived run [bold]{_address(server, container, stored.uid)}[/]", highlight=False
+    )
     if demo.serve:
         _wait_for_interrupt(server, container)
         return
@@ -282,6 +216,10 @@ def _say_where(server: EmbeddedTiled, profile: Profile, stored: Stored, demo: De
         f'        masks = server.client()["{container}/{stored.uid}/primary/mask"].read()'
     )
     console.print(f"or serve them to any Tiled client: [bold]{_command()} serve {folder}[/]")
+
+
+def _address(server: EmbeddedTiled, container: str, uid: str) -> str:
+    return f"{server.uri}/api/v1/metadata/{container}/{uid}"
 
 
 def _command() -> str:

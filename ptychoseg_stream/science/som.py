@@ -153,7 +153,7 @@ class Centroids:
         scaled = (sample - offset) * scale
         pca = PCA(n_components=options.components, svd_solver="full").fit(scaled)
         components = _sign_fixed(pca.components_)
-        offset = offset + pca.mean_ / scale
+        offset = _in_units(pca.mean_, offset, scale)
         projected = ((sample - offset) * scale) @ components.T
         som = _train_map(projected, options)
         nearest = np.argmin(_distances(som, projected), axis=0)
@@ -271,7 +271,7 @@ class Centroids:
 
     def physical_prototypes(self) -> NDArray[np.float64]:
         """Return the prototypes in feature units, ``(m, 9)``: inverse PCA, inverse scaling."""
-        return self.prototypes @ self.components / self.scale + self.offset
+        return _in_units(self.prototypes @ self.components, self.offset, self.scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -332,6 +332,14 @@ def _scaler(
     return np.zeros(len(FEATURES)), options.weight_vector()
 
 
+def _in_units(
+    scaled: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Undo the scaling; a feature of weight 0 is not known and gets its offset."""
+    used = scale != 0
+    return np.where(used, scaled / np.where(used, scale, 1), 0) + offset
+
+
 def _training_sample(
     features: NDArray[np.float64],
     geometry: Geometry,
@@ -385,7 +393,7 @@ def _name(
     scale: NDArray[np.float64],
     options: TeacherOptions,
 ) -> BoolArray:
-    intensity = (prototypes @ components / scale + offset)[:, 0]
+    intensity = _in_units(prototypes @ components, offset, scale)[:, 0]
     if options.features == "physical":
         return intensity >= options.edge_level
     k = max(2, k_elbow(prototypes[hits > 0], hits[hits > 0], options.seed))
