@@ -24,7 +24,7 @@ from .node.ports import RunInfo
 from .node.store import FolderStore, MemoryStore, Store
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from .profile import EMBEDDED, Profile, load_profile
-from .sinks.connection import connect
+from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
 
@@ -76,13 +76,20 @@ class Attachment(Ingress):
     def client(self) -> Container:
         """Return a Tiled client of the container that holds the derived runs.
 
-        It can be used until `close`. A KeyError says that there is no such container yet: the first
-        run makes it.
+        It can be used until `close`.
+
+        Raises
+        ------
+        StoreError
+            If the server does not answer or refuses.
+        KeyError
+            If there is no such container yet: the first run makes it.
         """
         tiled = self.profile.tiled
         if self._root is None:
             key = self._api_key or os.environ.get(tiled.api_key_env, "")
-            self._root = connect(tiled.uri, key, tiled.timeout)
+            with translated(tiled.uri, tiled.api_key_env):
+                self._root = connect(tiled.uri, key, tiled.timeout)
         node: Any = self._root
         for part in tiled.container.strip("/").split("/"):
             node = node[part]

@@ -53,7 +53,7 @@ def demo(
         typer.Option(help="What the detector plays: FILE:/dataset, sim, sim:strong, sim:drift."),
     ] = "sim:drift",
     count: Annotated[int, typer.Option(min=1, help="Number of points of the scan.")] = 150,
-    exposure: Annotated[float, typer.Option(min=0.0, help="Of each point [s].")] = 0.1,
+    exposure: Annotated[float, typer.Option(min=0.0, help="Of each point, in seconds.")] = 0.1,
     labels: Annotated[
         str, typer.Option(help="Reference labels; default: the truth, or half-maximum of the mean.")
     ] = "",

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from bluesky.run_engine import RunEngine
 from numpy.typing import NDArray
+from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider, init_devices
 from rich.console import Console
 from tiled.client.container import Container
 
@@ -24,8 +25,8 @@ from .evaluation.score import Score, by_stage, ring_ious, score
 from .evaluation.tables import print_scores
 from .profile import Profile, load_profile
 from .science.frame import ClassMap
-from .sim.detectors import PlayedDetector
 from .sim.gold_balls import raster
+from .sim.hdf5_detector import PlayedHDF5Detector
 from .sim.plans import ptycho_scan, sample_stage
 from .sinks.embedded import EmbeddedTiled
 from .watch import narrated
@@ -81,7 +82,7 @@ def run_demo(demo: Demo) -> bool:
     single_threaded()
     with console.status("getting frames"):
         material = read_material(demo.frames, demo.count)
-    demo.output.mkdir(parents=True, exist_ok=True)
+    (demo.output / "raw").mkdir(parents=True, exist_ok=True)
     console.print(f"[bold]frames[/]  {material.name} {material.frames.shape}")
     with contextlib.ExitStack() as resources:
         with console.status("starting a Tiled server"):
@@ -128,9 +129,13 @@ def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:
     if positions is None:
         side = int(np.ceil(np.sqrt(n)))
         positions = raster((side, side), 100e-9, n)
-    detector = PlayedDetector(material.frames, name="detector", exposure=demo.exposure)
-    x, y = sample_stage()
     engine = RunEngine({})
+    files = StaticPathProvider(UUIDFilenameProvider(), demo.output.resolve() / "raw")
+    with init_devices():
+        detector = PlayedHDF5Detector(
+            material.frames, files, name="detector", exposure=demo.exposure
+        )
+    x, y = sample_stage()
     engine.subscribe(attachment)
     with narrated(console, attachment.vitals, n):
         (uid,) = cast("Any", engine)(ptycho_scan(detector, x, y, positions, energy=material.energy))

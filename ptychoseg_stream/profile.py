@@ -109,7 +109,8 @@ def load_profile(what: "str | os.PathLike[str] | Profile") -> Profile:
     try:
         data = yaml.safe_load(path.read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise ProfileError(f"{path}: cannot be read as YAML: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ProfileError(f"{path}: cannot be read as YAML: {reason}") from error
     return profile_from(data if data is not None else {}, str(path))
 
 

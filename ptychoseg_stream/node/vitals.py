@@ -37,8 +37,10 @@ class Vitals:
 
     Parameters
     ----------
-    run, derived : str
-        Uids of the raw and the derived run; empty before the first.
+    run : str
+        Uid of the raw run; empty before the first.
+    derived : str
+        Where its masks are: an address in Tiled, or the path of a file.
     open_runs : int
         Runs started and not yet stopped.
     received, written, refused, lost : int

@@ -57,7 +57,7 @@ def extract(
     geometries : sequence of Geometry
         One for each frame.
     feature_set : {"physical", "seed"}
-        Formulas of the first: SCIENCE section 2; the second takes raw counts.
+        "physical" divides by the plateau; "seed" takes raw counts.
     """
     if feature_set == "seed":
         base, log_base = prepared.counts, np.log1p(np.maximum(prepared.counts, 0))

@@ -24,6 +24,9 @@ from .frame import BoolArray, ClassMap, FloatArray
 from .geometry import Geometry, find_beam
 from .prepare import Prepared, PrepareOptions, prepare
 
+PIXELS = 1 << 14
+"""Pixels labelled at a time: bounds the memory that a large frame takes."""
+
 
 @dataclass(frozen=True, slots=True)
 class TeacherOptions:
@@ -205,13 +208,17 @@ class Centroids:
         table = self._table
         if table.rings == 0 or table.rings == len(table.bias):
             return np.zeros(features.shape[1], bool)
-        distance = features.T @ table.gain  # (pixels, m)
-        np.subtract(table.bias, distance, out=distance)
-        ring = distance[:, : table.rings].argmin(axis=1)
-        other = distance[:, table.rings :].argmin(axis=1)
-        pixel = np.arange(len(distance))
-        lead = distance[pixel, other + table.rings] - distance[pixel, ring]
-        return lead >= table.border[ring, other]
+        answer = np.empty(features.shape[1], bool)
+        for begin in range(0, len(answer), PIXELS):
+            part = slice(begin, begin + PIXELS)
+            distance = features[:, part].T @ table.gain  # (pixels, m)
+            np.subtract(table.bias, distance, out=distance)
+            ring = distance[:, : table.rings].argmin(axis=1)
+            other = distance[:, table.rings :].argmin(axis=1)
+            pixel = np.arange(len(distance))
+            lead = distance[pixel, other + table.rings] - distance[pixel, ring]
+            answer[part] = lead >= table.border[ring, other]
+        return answer
 
     def winners(self, features: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
         """Nearest prototype of each pixel and the distance to it.
