@@ -158,7 +158,10 @@ def serve(
         "demo-output/tiled"
     ),
 ) -> None:
-    """Serve the masks of an earlier demo again, until Ctrl-C."""
+    """Serve the masks of an earlier demo again, until Ctrl-C.
+
+    Next: paste the three lines it prints into another Python to read the masks.
+    """
     from .demo import serve_again
 
     serve_again(folder)

@@ -17,9 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from .assemble import single_threaded
-from .errors import DatasetError, FrameError
+from .errors import DatasetError, FrameError, StoreError
 from .evaluation.evaluate import Evaluation, Request, evaluate
-from .evaluation.material import Material, read_material, references
+from .evaluation.material import SIMULATIONS, Material, read_material, references
 from .evaluation.report import Panel, draw_report
 from .evaluation.tables import print_scores, print_stages
 from .node.options import NodeOptions
@@ -40,10 +40,8 @@ def fit_centroids(target: str, output: Path, index: int, profile_name: str) -> N
     """Fit on one frame, save, and say what was found."""
     single_threaded()
     options = load_profile(profile_name).node
-    with open_stack(target) if not target.startswith("sim") else _simulated(index) as stack:
-        if index >= len(stack):
-            raise DatasetError(f"{target} has {len(stack)} frames, there is no frame {index}")
-        frame = np.asarray(stack[index])
+    require_writable(output)
+    frame = _frame(target, index)
     try:
         prepared = prepare(frame, options.prepare)
     except FrameError as error:
@@ -55,7 +53,7 @@ def fit_centroids(target: str, output: Path, index: int, profile_name: str) -> N
     verdict = polar_profile(ring, geometry).verdict
     console.print(
         f"[bold]{output}[/]: {int(centroids.is_ring.sum())} of {len(centroids.is_ring)} prototypes "
-        f"are ring; PCA keeps {centroids.explained_variance.sum():.1%}; elbow of the prototypes at "
+        f"are ring; PCA keeps {centroids.explained_variance.sum():.2%}; elbow of the prototypes at "
         f"k = {centroids.k_elbow} (a diagnostic, no class depends on it)\n"
         f"frame {index}: {verdict}, {int(ring.sum())} ring pixels, centre "
         f"({geometry.y:.2f}, {geometry.x:.2f}) px, plateau {prepared.plateau[0]:.4g} counts\n"
@@ -63,9 +61,29 @@ def fit_centroids(target: str, output: Path, index: int, profile_name: str) -> N
     )
 
 
-@contextmanager
-def _simulated(index: int) -> Generator[NDArray[Any]]:
-    yield read_material("sim", index + 1).frames
+def _frame(target: str, index: int) -> NDArray[Any]:
+    if target in SIMULATIONS:
+        return read_material(target, index + 1).frames[index]
+    with open_stack(target) as stack:
+        if index >= len(stack):
+            raise DatasetError(f"{target} has {len(stack)} frames, there is no frame {index}")
+        return stack[index]
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of a file to be written.
+
+    Raises
+    ------
+    StoreError
+        If that cannot be done, or there is a folder of that name: before the work, not after it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error}; choose another place") from error
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder; name a file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +106,8 @@ def evaluate_frames(arguments: EvaluateArguments) -> None:
     """Evaluate, print the table, write what was asked for."""
     single_threaded()
     profile = load_profile(arguments.profile)
+    for path in filter(None, (arguments.report, arguments.json, arguments.masks)):
+        require_writable(path)
     centroids = load_centroids(arguments.centroids) if arguments.centroids else None
     with console.status("reading frames and reference"):
         material = read_material(arguments.frames, arguments.limit)

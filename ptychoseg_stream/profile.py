@@ -108,7 +108,7 @@ def load_profile(what: "str | os.PathLike[str] | Profile") -> Profile:
     path = _find(os.fspath(what))
     try:
         data = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ProfileError(f"{path}: cannot be read as YAML: {reason}") from error
     return profile_from(data if data is not None else {}, str(path))

@@ -82,7 +82,7 @@ def draw_report(
     curve, per_stage = bottom.subplots(1, 2, width_ratios=[2.3, 1])
     _draw_curve(curve, ious, staged)
     _draw_stages(per_stage, stages)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
 
 
 def _draw_panel(axes: Axes, panel: Panel, method: str) -> None:
