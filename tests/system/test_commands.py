@@ -29,7 +29,15 @@ def test_the_demo_prints_a_table_and_draws_its_report(tmp_path: Path) -> None:
         [*command, "--exposure", "0"], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    for word in ("teacher", "student", "fused", "Otsu", "constant mask", "EmbeddedTiled", "report.png"):
+    for word in (
+        "teacher",
+        "student",
+        "fused",
+        "Otsu",
+        "constant mask",
+        "EmbeddedTiled",
+        "report.png",
+    ):
         assert word in done.stdout
     assert (tmp_path / "demo-output" / "report.png").stat().st_size > 50_000
     assert "'written': 22" in done.stdout

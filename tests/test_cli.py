@@ -1,0 +1,268 @@
+"""What the commands print, write and answer; the demo has tests of its own."""
+
+import json
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ptychoseg_stream import __version__
+from ptychoseg_stream.cli import app
+from ptychoseg_stream.evaluation.material import read_material
+from ptychoseg_stream.evaluation.offline import label_all
+from ptychoseg_stream.node.store import MemoryStore, load_centroids
+from ptychoseg_stream.profile import load_profile, profile_from
+from ptychoseg_stream.science.som import Centroids
+
+COMMANDS = ("demo", "fit", "evaluate", "profiles", "serve")
+QUICK = """
+node:
+  stages: [0, 3]
+  student: {base: 4, first_steps: 6, steps: 3, batch: 2, patch: 32}
+"""
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    # Typer's own exit is the only one; anything else would be a traceback on a user's screen.
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def prose(result):
+    """What was printed, however its lines were broken."""
+    return " ".join(plain(result.output).split())
+
+
+def refused(*arguments):
+    """Run what must be refused: exit code 2, one line on stderr, which is returned."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    lines = plain(result.stderr).strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("ptychoseg: ")
+    return lines[0]
+
+
+@pytest.fixture
+def quick(tmp_path) -> Path:
+    path = tmp_path / "quick.yml"
+    path.write_text(QUICK)
+    return path
+
+
+@pytest.fixture
+def stack(tmp_path, scan) -> Path:
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/data"] = scan.frames[:6]
+    return path
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+def test_help_of_the_whole_says_what_to_type_first_and_what_exit_codes_mean():
+    for arguments in ([], ["--help"]):
+        text = prose(run(*arguments))
+        assert "ptychoseg demo" in text
+        assert "Exit codes" in text
+        assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_says_what_to_do_next(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Next:" in plain(result.output)
+
+
+def test_version():
+    assert run("--version").output.strip() == f"ptychoseg_stream {__version__}"
+
+
+def test_unknown_commands_and_options_are_refused():
+    for arguments in (["evaluat"], ["evaluate"], ["evaluate", "sim", "--seeds", "0"]):
+        assert run(*arguments).exit_code == 2
+
+
+# --- fit ------------------------------------------------------------------------------------------
+
+
+def test_fit_on_the_simulation_and_evaluate_with_its_centroids(tmp_path, quick):
+    file = tmp_path / "new" / "x.h5"
+    result = run("fit", "sim", "-o", file)
+    assert result.exit_code == 0, result.output
+    text = prose(result)
+    assert str(file) in text
+    for word in ("annulus", "prototypes are ring", "elbow", "plateau", "hash"):
+        assert word in text
+    centroids = load_centroids(file)
+    assert centroids.hash == Centroids.fit(read_material("sim", 1).frames[0]).hash
+    assert centroids.hash[:16] in text
+
+    out = tmp_path / "o.json"
+    options = ("--limit", 6, "--seeds", 1, "--profile", quick)
+    result = run("evaluate", "sim:strong", "--centroids", file, "--json", out, *options)
+    assert result.exit_code == 0, result.output
+    assert "teacher, given centroids" in plain(result.output)
+    scores = {s["name"]: s["ring"] for s in json.loads(out.read_text())["scores"]}
+    assert 0.7 < scores["teacher, given centroids"] < 1
+
+
+def test_fit_takes_the_frame_that_was_chosen(tmp_path, stack, scan):
+    assert run("fit", stack, "-o", tmp_path / "c.h5", "--frame", 4).exit_code == 0
+    assert load_centroids(tmp_path / "c.h5").hash == Centroids.fit(scan.frames[4]).hash
+
+
+def test_fit_takes_the_simulation_that_was_named(tmp_path):
+    for name in ("sim", "sim:strong"):
+        assert run("fit", name, "-o", tmp_path / f"{name}.h5", "--frame", 3).exit_code == 0
+    one, other = (load_centroids(tmp_path / f"{name}.h5") for name in ("sim", "sim:strong"))
+    assert one.hash != other.hash
+
+
+def test_fit_does_not_take_a_file_for_the_simulation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "simulated.h5: no such file" in refused("fit", "simulated.h5", "-o", "x.h5")
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_fit_refuses_a_frame_that_is_not_there_or_has_no_beam(tmp_path, stack):
+    out = tmp_path / "c.h5"
+    assert "6 frames, there is no frame 9" in refused("fit", stack, "-o", out, "--frame", 9)
+    np.save(tmp_path / "dark.npy", np.zeros((3, 64, 64), np.uint16))
+    message = refused("fit", tmp_path / "dark.npy", "-o", out, "--frame", 1)
+    assert "dark.npy, frame 1: empty frame" in message
+    assert not out.exists()
+
+
+# --- evaluate -------------------------------------------------------------------------------------
+
+
+def test_evaluate_prints_figures_and_writes_json_picture_and_masks(tmp_path, quick, stack, scan):
+    json_file, report, masks = tmp_path / "o.json", tmp_path / "o.png", tmp_path / "o.h5"
+    result = run(
+        *("evaluate", f"{stack}:/entry/data", "--seeds", 1, "--limit", 5, "--profile", quick),
+        *("--json", json_file, "--report", report, "--masks", masks),
+    )
+    assert result.exit_code == 0, result.output
+    text = prose(result)
+    for word in ("teacher", "student", "fused", "Otsu", "constant mask", "3 of 5 frames scored"):
+        assert word in text
+    assert "half-maximum of the mean" in text
+
+    figures = json.loads(json_file.read_text())
+    assert figures["scored"] == 3
+    assert figures["options"]["stages"] == [0, 3]
+    assert [s["name"].split()[0] for s in figures["scores"]][:3] == ["teacher", "student", "fused"]
+    assert all(f"{s['ring']:.3f}" in text for s in figures["scores"])
+    assert report.read_bytes().startswith(b"\x89PNG")
+
+    expected = label_all(scan.frames[:5], load_profile(quick).node, MemoryStore())
+    with h5py.File(masks) as file:
+        assert np.array_equal(file["mask"][:], np.stack([m.classes for m in expected]))
+        assert json.loads(file["mask"].attrs["class_codes"])["255"] == "invalid"
+
+
+def test_evaluate_takes_labels_and_a_dose(tmp_path, quick, stack, scan):
+    np.save(tmp_path / "labels.npy", scan.truth[0])
+    out = tmp_path / "o.json"
+    result = run(
+        *("evaluate", stack, "--labels", tmp_path / "labels.npy", "--dose", 0.1, "--seeds", 1),
+        *("--profile", quick, "--json", out),
+    )
+    assert result.exit_code == 0, result.output
+    figures = json.loads(out.read_text())
+    assert figures["reference"].startswith("labels of ")
+    names = [s["name"] for s in figures["scores"]]
+    assert any(name.endswith("dose x0.1") for name in names)
+
+
+def test_evaluate_goes_on_past_frames_that_cannot_be_labelled(tmp_path, quick, scan):
+    frames = scan.frames[:6].astype(np.float32)
+    frames[0] = 0
+    frames[4] = np.nan
+    np.save(tmp_path / "spoiled.npy", frames)
+    result = run("evaluate", tmp_path / "spoiled.npy", "--seeds", 1, "--profile", quick)
+    assert result.exit_code == 0, result.output
+
+
+def test_limit_beyond_the_last_frame_takes_all_there_are(tmp_path, stack, quick):
+    result = run("evaluate", stack, "--limit", 9999, "--seeds", 1, "--profile", quick)
+    assert result.exit_code == 0
+    assert "of 6 frames" in prose(result)
+
+
+def test_bad_input_is_one_clear_line(tmp_path, stack, quick, scan):
+    missing = refused("evaluate", tmp_path / "missing.h5")
+    assert "missing.h5: no such file" in missing
+    dataset = refused("evaluate", f"{stack}:/entry/images")
+    assert "no dataset '/entry/images'" in dataset
+    assert "/entry/data" in dataset  # what there is
+    profile = refused("evaluate", stack, "--profile", "nope")
+    assert "no profile 'nope'" in profile
+    assert "ptychoseg profiles" in profile
+    (tmp_path / "bad.yml").write_text("node: {stagess: [0]}")
+    key = refused("evaluate", stack, "--profile", tmp_path / "bad.yml")
+    assert "unknown key node.stagess; did you mean 'stages'?" in key
+    np.save(tmp_path / "labels.npy", scan.truth[0, :50])
+    labels = refused("evaluate", stack, "--labels", tmp_path / "labels.npy", "--profile", quick)
+    assert "(50, 104)" in labels
+    assert "(6, 104, 104)" in labels
+    centroids = refused("evaluate", stack, "--centroids", tmp_path / "labels.npy")
+    assert "cannot be read as centroids" in centroids
+    np.save(tmp_path / "dark.npy", np.zeros((3, 64, 64), np.uint16))
+    dark = refused("evaluate", tmp_path / "dark.npy")
+    assert "dark.npy" in dark
+    assert "empty frame" in dark
+
+
+@pytest.mark.parametrize("option", ["--json", "--report", "--masks"])
+def test_place_that_cannot_be_written_is_one_clear_line(tmp_path, stack, quick, option):
+    nowhere = tmp_path / "nowhere" / "file"
+    arguments = ("--limit", 3, "--seeds", 1, "--profile", quick, option, nowhere)
+    result = run("evaluate", stack, *arguments)
+    assert result.exit_code == 2 or nowhere.is_file()
+    if result.exit_code:
+        assert str(nowhere) in plain(result.stderr).replace("\n", "")
+
+
+def test_fit_into_a_folder_is_one_clear_line(tmp_path, stack):
+    assert str(tmp_path) in refused("fit", stack, "-o", tmp_path)
+
+
+# --- profiles -------------------------------------------------------------------------------------
+
+
+def test_profiles_are_listed_with_the_class_codes():
+    text = plain(run("profiles").output)
+    for word in ("demo", "beamline", "embedded", "255 invalid", "3 beam-stop"):
+        assert word in text
+
+
+def test_one_profile_is_shown_as_it_is_written():
+    text = plain(run("profiles", "beamline").output)
+    assert "trainer: background" in text
+    assert "stages: [0, 5, 10, 15, 20]" in text
+    assert "no profile 'nope'" in refused("profiles", "nope")
+
+
+def test_printed_defaults_are_a_profile_with_every_key():
+    data = yaml.safe_load(plain(run("profiles", "--defaults").output))
+    assert profile_from(data, "printed") == profile_from({}, "nothing")
+    assert set(data["node"]["student"]) >= {"base", "steps", "seed"}
+
+
+def test_shown_profile_can_be_saved_and_used(tmp_path):
+    path = tmp_path / "mine.yml"
+    path.write_text(plain(run("profiles", "beamline").output))
+    assert load_profile(path) == load_profile("beamline")
