@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from .errors import ProfileError
 from .node.options import NodeOptions
-from .science.features import FEATURES
 from .science.frame import ClassCode
 from .sinks.options import TiledOptions
 
@@ -58,15 +57,6 @@ class Profile:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        node = self.node
-        if list(node.stages) != sorted(set(node.stages)) or any(i < 0 for i in node.stages):
-            raise ProfileError(
-                f"node.stages: {list(node.stages)} must be frame indices that rise from 0"
-            )
-        if unknown := sorted(set(node.teacher.weights) - set(FEATURES)):
-            raise ProfileError(
-                f"node.teacher.weights: no feature {unknown[0]!r}; there are {', '.join(FEATURES)}"
-            )
         if self.batch < 1:
             raise ProfileError(f"batch: {self.batch} must be 1 or more")
 
@@ -138,7 +128,8 @@ def profile_from(data: Any, origin: str) -> Profile:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         given = first.get("input")
-        raise ProfileError(f"{origin}: {key}: {first['msg']} (given: {given!r})") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise ProfileError(f"{origin}: {key}: {message} (given: {given!r})") from error
     except ProfileError as error:
         raise ProfileError(f"{origin}: {error}") from error
 

@@ -106,7 +106,10 @@ def test_own_folder_is_searched_before_the_shipped_ones(tmp_path, monkeypatch):
         ("node: {stages: [5, 0]}", ["node.stages: [5, 0] must be frame indices that rise"]),
         ("node: {stages: [0, 5, 5]}", ["node.stages: [0, 5, 5]"]),
         ("node: {stages: [-1, 5]}", ["node.stages: [-1, 5]"]),
-        ("node: {teacher: {weights: {radios: 1}}}", ["node.teacher.weights", "'radios'", "radius"]),
+        (
+            "node: {teacher: {weights: {radios: 1}}}",
+            ["node.teacher.weights", "'radios'", "radius"],
+        ),
         ("node: {prepare: {gain: much}}", ["node.prepare.gain", "'much'"]),
         ("node: {student: {steps: [1]}}", ["node.student.steps"]),
         ("node:", ["node"]),

@@ -9,10 +9,12 @@ from skimage.filters import threshold_otsu
 
 from ..errors import FrameError
 from ..science.classes import class_map, clean_ring
+from ..science.counts import PrepareOptions
 from ..science.frame import BoolArray, ClassCode, ClassMap
 from ..science.geometry import find_beam
-from ..science.prepare import Prepared, PrepareOptions, prepare
-from ..science.som import Centroids, TeacherOptions
+from ..science.prepare import Prepared, prepare
+from ..science.prototypes import TeacherOptions
+from ..science.som import Centroids
 
 Stack: TypeAlias = Sequence[NDArray[Any]] | NDArray[Any]  # (n, h, w)
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from ..science.frame import MaskSource
+from ..science.counts import PrepareOptions
+from ..science.frame import Method
 from ..science.learning import StudentOptions
-from ..science.prepare import PrepareOptions
-from ..science.som import TeacherOptions
+from ..science.prototypes import TeacherOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,16 @@ class NodeOptions:
 
     stages: tuple[int, ...] = (0, 5, 10, 15, 20)
     fit_on: int = 0
-    serve: MaskSource = "fused"
-    also: tuple[MaskSource, ...] = ()
+    serve: Method = "fused"
+    also: tuple[Method, ...] = ()
     fusion_weight: float = 0.2
     prepare: PrepareOptions = field(default_factory=PrepareOptions)
     teacher: TeacherOptions = field(default_factory=TeacherOptions)
     student: StudentOptions = field(default_factory=StudentOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        if list(self.stages) != sorted(set(self.stages)) or any(i < 0 for i in self.stages):
+            raise ValueError(f"stages: {list(self.stages)} must be frame indices that rise from 0")
+        if self.fit_on < 0 or not 0 < self.fusion_weight <= 1:
+            raise ValueError("fit_on must be 0 or more, fusion_weight above 0 and up to 1")

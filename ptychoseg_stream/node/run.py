@@ -16,7 +16,7 @@ from ..science.frame import (
     Frame,
     FrameStatus,
     Mask,
-    MaskSource,
+    Method,
 )
 from ..science.fusion import Fusion
 from ..science.geometry import Geometry, find_beam
@@ -172,7 +172,7 @@ class RunLabeller:
         shifts = [(float(dy), float(dx)) for dy, dx in self._consensus.finder.find(prepared)]
         geometries = [self._consensus.geometry.moved(shift) for shift in shifts]
         teacher = self._centroids.ring(prepared, geometries)
-        rings: list[dict[MaskSource, BoolArray]] = [{"teacher": ring} for ring in teacher]
+        rings: list[dict[Method, BoolArray]] = [{"teacher": ring} for ring in teacher]
         if self._student is not None:
             probability = self._student.predict(inputs_of(prepared, geometries))
             for ring, p, shift in zip(rings, probability, shifts, strict=True):
@@ -191,14 +191,14 @@ class RunLabeller:
     def _mask(
         self,
         item: _Ready,
-        rings: dict[MaskSource, BoolArray],
+        rings: dict[Method, BoolArray],
         geometry: Geometry,
         shift: tuple[float, float],
     ) -> Mask:
-        source: MaskSource = self._options.serve if self._options.serve in rings else "teacher"
+        source: Method = self._options.serve if self._options.serve in rings else "teacher"
         bad = item.prepared.bad[0]
 
-        def classes_of(name: MaskSource) -> ClassMap:
+        def classes_of(name: Method) -> ClassMap:
             if name not in rings or self._consensus is None:
                 return np.full(bad.shape, ClassCode.INVALID, np.uint8)
             return class_map(rings[name], geometry, bad, self._consensus.stop_sectors)

@@ -24,7 +24,8 @@ from ..errors import CentroidsError, StoreError
 from ..science.features import FEATURE_VERSION, FEATURES
 from ..science.frame import legend
 from ..science.learning import Student
-from ..science.som import Centroids, TeacherOptions, options_json
+from ..science.prototypes import TeacherOptions
+from ..science.som import Centroids, options_json
 from .options import NodeOptions
 
 log = logging.getLogger(__name__)

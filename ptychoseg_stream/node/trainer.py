@@ -96,7 +96,7 @@ class InlineTrainer:
                             record.stage, record.step, record.steps, record.loss, record.iou, True
                         )
                     )
-        except LearningError as error:
+        except (LearningError, RuntimeError, ValueError) as error:  # PyTorch raises the last two
             self._progress = replace(self._progress, fault=str(error))
         self._tell(replace(self._progress, training=False))
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .counts import PrepareOptions
 from .frame import BoolArray, FloatArray
 from .geometry import Geometry
 from .inputs import student_inputs
-from .prepare import PrepareOptions, solve_plateau
+from .prepare import solve_plateau
 
 THINNING = 0.6
 """Probability that a frame is thinned to a lower dose."""

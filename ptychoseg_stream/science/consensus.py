@@ -7,9 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from .classes import polar_profile, shadowed_sectors
+from .counts import PrepareOptions
 from .frame import BoolArray, FloatArray
 from .geometry import Geometry, find_beam
-from .prepare import Prepared, PrepareOptions, prepare_counts
+from .prepare import Prepared, prepare_counts
 from .register import ShiftFinder, translate
 from .som import Centroids
 

@@ -11,6 +11,7 @@ FloatArray: TypeAlias = NDArray[np.floating]  # float32 unless a docstring says 
 BoolArray: TypeAlias = NDArray[np.bool_]
 ClassMap: TypeAlias = NDArray[np.uint8]  # (H, W), values of ClassCode
 
+Method: TypeAlias = Literal["teacher", "student", "fused"]
 MaskSource: TypeAlias = Literal["teacher", "student", "fused", "none"]
 FrameStatus: TypeAlias = Literal["ok", "refused", "lost"]
 

@@ -59,6 +59,16 @@ class StudentOptions:
     patch: int = 64
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        for name in ("base", "depth", "first_steps", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more")
+        if self.patch < 2**self.depth:
+            raise ValueError(f"patch must be {2**self.depth} or more for this depth")
+        if self.learning_rate <= 0 or self.weight_decay < 0 or self.warm_up < 0:
+            raise ValueError("learning_rate must be above 0, weight_decay and warm_up not below")
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingStep:

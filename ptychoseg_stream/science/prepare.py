@@ -1,4 +1,4 @@
-"""From detector units to counts: despike, then solve plateau and smoothing together.
+"""Frame preparation: counts, despike, then plateau and smoothing solved together.
 
 All functions take a micro-batch ``(n, h, w)`` and treat each frame on its own, so that the result
 of a frame never depends on which batch it came in.
@@ -13,42 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import FrameError
+from .counts import PrepareOptions, to_counts
+from .despike import despike
 from .frame import BoolArray, FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class PrepareOptions:
-    """How detector units become counts and when a frame is refused.
-
-    Parameters
-    ----------
-    pedestal : float
-        Subtracted from every pixel [detector units].
-    gain : float
-        Detector units per photon.
-    saturation : float or None
-        Pixels at or above are unusable [detector units]; None takes the dtype's maximum for
-        integers and nothing for floats.
-    max_bad_fraction : float
-        A frame with more unusable pixels than this is refused.
-    min_plateau : float
-        A frame with a lower bright-field plateau has no beam [counts per pixel].
-    min_contrast : float
-        Plateau over background must exceed this many robust standard deviations of the frame.
-    counts_without_smoothing : float
-        Counts under the smoothing kernel that are enough; plateaus above are not smoothed.
-    max_sigma : float
-        Largest Gaussian smoothing [px].
-    """
-
-    pedestal: float = 0.0
-    gain: float = 1.0
-    saturation: float | None = None
-    max_bad_fraction: float = 0.5
-    min_plateau: float = 0.5
-    min_contrast: float = 6.0
-    counts_without_smoothing: float = 25.0
-    max_sigma: float = 2.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,139 +97,6 @@ def join(parts: Sequence[Prepared]) -> Prepared:
         np.concatenate([p.bad for p in parts]),
         np.concatenate([p.spikes for p in parts]),
     )
-
-
-def to_counts(image: NDArray[Any], options: PrepareOptions) -> tuple[FloatArray, BoolArray]:
-    """Return ``(h, w)`` float32 counts and the pixels without a usable value.
-
-    Unusable are NaN and infinity, saturated pixels, and negative pixels of signed integers
-    (detectors mark gaps with -1).
-
-    Raises
-    ------
-    FrameError
-        If the array is not a real 2-D image or too little of it is usable.
-    """
-    if image.ndim != 2 or image.dtype.kind not in "buif" or min(image.shape) < 16:
-        raise FrameError(
-            f"a frame must be a real 2-D image of at least 16x16 pixels, "
-            f"this one is {image.dtype} {image.shape}"
-        )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, that is bad
-        values = image.astype(np.float32)
-    bad = ~np.isfinite(values) | (np.abs(values) > 1e30)
-    if image.dtype.kind == "i":
-        bad |= image < 0
-    saturated = _saturated(image, options)
-    if not bad.any() and not saturated.any() and not values.any():
-        raise FrameError("empty frame: every pixel is 0; is the shutter open?")
-    _refuse_unusable(bad, saturated, values, options)
-    bad |= saturated
-    counts = (values - np.float32(options.pedestal)) / np.float32(options.gain)
-    counts[bad] = 0
-    if counts.max() <= 0:
-        raise FrameError(
-            "no pixel has counts above zero; check `node.prepare.pedestal` of the profile"
-        )
-    return counts, bad
-
-
-def _saturated(image: NDArray[Any], options: PrepareOptions) -> BoolArray:
-    level = options.saturation
-    if level is None:
-        if image.dtype.kind not in "ui" or image.dtype.itemsize == 1:
-            return np.zeros(image.shape, bool)
-        level = np.iinfo(image.dtype).max
-    return np.asarray(image >= level)
-
-
-def _refuse_unusable(
-    bad: BoolArray, saturated: BoolArray, values: FloatArray, options: PrepareOptions
-) -> None:
-    unusable = float((bad | saturated).mean())
-    if unusable > options.max_bad_fraction:
-        nan, sat = float(bad.mean()), float(saturated.mean())
-        raise FrameError(
-            f"{unusable:.0%} of the pixels are unusable ({nan:.0%} NaN, infinite or negative, "
-            f"{sat:.0%} saturated)"
-        )
-    if saturated.any():
-        good = values[~(bad | saturated)]
-        bright = int((good > 0.5 * good.max()).sum())
-        # A saturated beam leaves only its flanks; single hot or stuck pixels leave the ring.
-        if saturated.sum() > 32 and saturated.sum() > bright:
-            raise FrameError(
-                f"saturated: {int(saturated.sum())} pixels at or above the saturation level, only "
-                f"{bright} bright ones below it; attenuate, or set `node.prepare.saturation`"
-            )
-
-
-def despike(counts: FloatArray, bad: BoolArray) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Replace spikes and unusable pixels by the median of their usable neighbours.
-
-    A pixel is a spike if ``I > 6 q3 + 3 + 5 sqrt(q3 + 1)``, q3 being the third largest value of its
-    3x3 neighbourhood (at least 0).
-
-    Parameters
-    ----------
-    counts, bad : ndarray
-        ``(n, h, w)``.
-
-    Returns
-    -------
-    ndarray of float32
-        ``(n, h, w)`` despiked counts J.
-    ndarray of int
-        ``(n,)`` number of spikes.
-    """
-    padded = np.pad(counts, ((0, 0), (1, 1), (1, 1)), mode="reflect")
-    n, y, x = np.nonzero(_maybe_spike(counts, padded))
-    if len(n):
-        windows = np.stack(
-            [padded[n, y + dy, x + dx] for dy in range(3) for dx in range(3)], axis=1
-        )
-        third = np.maximum(np.partition(windows, 6, axis=1)[:, 6], 0)
-        spike = counts[n, y, x] > _spike_level(third)
-        n, y, x = n[spike], y[spike], x[spike]
-    hot = np.zeros(bad.shape, bool)
-    hot[n, y, x] = True
-    clean = counts.copy()
-    for i in np.nonzero((hot | bad).any(axis=(1, 2)))[0]:
-        clean[i] = _repair(counts[i], hot[i] | bad[i])
-    return clean, (hot & ~bad).sum(axis=(1, 2))
-
-
-def _spike_level(third: FloatArray) -> FloatArray:
-    return 6 * third + 3 + 5 * np.sqrt(third + 1)
-
-
-def _maybe_spike(counts: FloatArray, padded: FloatArray) -> BoolArray:
-    """Cheap superset of the spikes: the third largest is at least the least of any three."""
-    left, right = padded[:, 1:-1, :-2], padded[:, 1:-1, 2:]
-    up, down = padded[:, :-2, 1:-1], padded[:, 2:, 1:-1]
-    bound = np.maximum(np.minimum(left, right), np.minimum(up, down))
-    bound = np.maximum(np.minimum(bound, counts), 0)
-    return (counts > 8) & (counts > _spike_level(bound))
-
-
-def _repair(image: FloatArray, wrong: BoolArray) -> FloatArray:
-    """Median of the right pixels in 3x3, else 5x5, else 7x7; 0 where there is none."""
-    repaired = image.copy()
-    todo = wrong.copy()
-    repaired[todo] = 0
-    for reach in (1, 2, 3):
-        y, x = np.nonzero(todo)
-        if len(y) == 0:
-            break
-        size = 2 * reach + 1
-        values = np.pad(np.where(wrong, np.nan, image), reach, constant_values=np.nan)
-        windows = np.stack(
-            [values[y + dy, x + dx] for dy in range(size) for dx in range(size)], axis=1
-        )
-        some = np.isfinite(windows).any(axis=1)
-        repaired[y[some], x[some]] = np.nanmedian(windows[some], axis=1)
-        todo[y[some], x[some]] = False
-    return repaired
 
 
 def prepare_counts(

@@ -8,73 +8,34 @@ geometry (what the ring encloses) and comes from `ptychoseg_stream.science.class
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from minisom import MiniSom
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from .classes import class_map, clean_ring
-from .features import FEATURE_VERSION, FEATURES, WEIGHTS, FeatureSet, extract
+from .counts import PrepareOptions
+from .features import FEATURE_VERSION, FEATURES, extract
 from .frame import BoolArray, ClassMap, FloatArray
 from .geometry import Geometry, find_beam
-from .prepare import Prepared, PrepareOptions, prepare
+from .prepare import Prepared, prepare
+from .prototypes import (
+    TeacherOptions,
+    distances,
+    in_units,
+    k_elbow,
+    name_rings,
+    scaler,
+    sign_fixed,
+    train_map,
+    training_sample,
+)
 
 PIXELS = 1 << 14
 """Pixels labelled at a time: bounds the memory that a large frame takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherOptions:
-    """How centroids are learned from a frame.
-
-    Parameters
-    ----------
-    features : {"physical", "seed"}
-        "seed" is the literal recipe (raw features, z-score, k-means on the prototypes, ring =
-        brightest cluster), kept for comparison only.
-    weights : mapping
-        Weight of each feature; unnamed ones keep their default ("physical" only).
-    components : int
-        PCA components kept of the nine.
-    map_size : int
-        Prototypes per side of the map.
-    sigma, learning_rate, iterations
-        Of MiniSom (Gaussian neighbourhood).
-    sample : int
-        Pixels of the frame that train, stratified by intensity and radius.
-    edge_level : float
-        Fraction of the plateau that bounds the ring.
-    seed : int
-        Of sampling and of the map.
-    """
-
-    features: FeatureSet = "physical"
-    weights: dict[str, float] = field(default_factory=dict)
-    components: int = 6
-    map_size: int = 10
-    sigma: float = 3.0
-    learning_rate: float = 0.5
-    iterations: int = 3000
-    sample: int = 8000
-    edge_level: float = 0.5
-    seed: int = 0
-
-    def weight_vector(self) -> NDArray[np.float64]:
-        """Return the nine weights in the order of `FEATURES`.
-
-        Raises
-        ------
-        ValueError
-            If a weight names no feature.
-        """
-        if unknown := sorted(set(self.weights) - set(FEATURES)):
-            raise ValueError(f"no such feature: {', '.join(unknown)}; there are {list(FEATURES)}")
-        return np.array([self.weights.get(n, WEIGHTS[n]) for n in FEATURES])
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,17 +112,17 @@ class Centroids:
         rng = np.random.default_rng(options.seed)
         features = extract(prepared, [geometry], options.features)[0].reshape(len(FEATURES), -1).T
         usable = features[~prepared.bad[0].ravel()].astype(np.float64)  # (pixels, 9)
-        offset, scale = _scaler(usable, options)
-        sample = _training_sample(usable, geometry, options, rng)
+        offset, scale = scaler(usable, options)
+        sample = training_sample(usable, geometry, options, rng)
         scaled = (sample - offset) * scale
         pca = PCA(n_components=options.components, svd_solver="full").fit(scaled)
-        components = _sign_fixed(pca.components_)
-        offset = _in_units(pca.mean_, offset, scale)
+        components = sign_fixed(pca.components_)
+        offset = in_units(pca.mean_, offset, scale)
         projected = ((sample - offset) * scale) @ components.T
-        som = _train_map(projected, options)
-        nearest = np.argmin(_distances(som, projected), axis=0)
+        som = train_map(projected, options)
+        nearest = np.argmin(distances(som, projected), axis=0)
         hits = np.bincount(nearest, minlength=len(som))
-        is_ring = _name(som, hits, components, offset, scale, options)
+        is_ring = name_rings(som, hits, components, offset, scale, options)
         return cls(
             offset,
             scale,
@@ -237,7 +198,7 @@ class Centroids:
         """
         flat = features.reshape(len(FEATURES), -1).T
         projected = ((flat - self.offset) * self.scale) @ self.components.T
-        squared = _distances(self.prototypes, projected)
+        squared = distances(self.prototypes, projected)
         index = np.argmin(squared, axis=0)
         least = squared[index, np.arange(squared.shape[1])] + np.square(projected).sum(axis=1)
         shape = features.shape[1:]
@@ -278,7 +239,7 @@ class Centroids:
 
     def physical_prototypes(self) -> NDArray[np.float64]:
         """Return the prototypes in feature units, ``(m, 9)``: inverse PCA, inverse scaling."""
-        return _in_units(self.prototypes @ self.components, self.offset, self.scale)
+        return in_units(self.prototypes @ self.components, self.offset, self.scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,112 +259,3 @@ class _Table:
 def options_json(options: TeacherOptions) -> str:
     """Return options as canonical JSON, the form that is hashed and stored."""
     return json.dumps(asdict(options), sort_keys=True, separators=(",", ":"))
-
-
-def k_elbow(
-    prototypes: NDArray[np.float64], hits: NDArray[np.int64], seed: int, k_max: int = 8
-) -> int:
-    """Kneedle on the hit-weighted k-means inertia of the used prototypes.
-
-    Satopaa et al., "Finding a 'Kneedle' in a haystack" (2011), in its offline form: the largest
-    distance of the normalised curve from its chord. The answer depends on `k_max`, and featureless
-    data also give 3 or 4: a diagnostic, never a decision.
-
-    Returns
-    -------
-    int
-        1 to `k_max`; 1 when there are fewer than three prototypes.
-    """
-    k_max = min(k_max, len(prototypes))
-    if k_max < 3:
-        return 1
-    inertia = np.array(
-        [
-            KMeans(k, n_init=5, random_state=seed).fit(prototypes, sample_weight=hits).inertia_
-            for k in range(1, k_max + 1)
-        ]
-    )
-    span = inertia[0] - inertia[-1]
-    if span <= 0:
-        return 1
-    x = np.linspace(0, 1, k_max)
-    y = (inertia[0] - inertia) / span
-    return int(np.argmax(y - x)) + 1
-
-
-def _scaler(
-    features: NDArray[np.float64], options: TeacherOptions
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if options.features == "seed":
-        return features.mean(axis=0), 1 / np.maximum(features.std(axis=0), 1e-9)
-    return np.zeros(len(FEATURES)), options.weight_vector()
-
-
-def _in_units(
-    scaled: NDArray[np.float64], offset: NDArray[np.float64], scale: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Undo the scaling; a feature of weight 0 is not known and gets its offset."""
-    used = scale != 0
-    return np.where(used, scaled / np.where(used, scale, 1), 0) + offset
-
-
-def _training_sample(
-    features: NDArray[np.float64],
-    geometry: Geometry,
-    options: TeacherOptions,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Draw pixels so that the ring, 2 % of a frame, is not drowned: weight 1/sqrt(stratum)."""
-    if options.features == "seed":
-        chosen = rng.permutation(len(features))[: options.sample]
-        return features[chosen]
-    intensity = np.digitize(features[:, 0], [0.05, 0.15, 0.3, 0.5, 0.7, 0.9])
-    radius = np.digitize(features[:, 6], [0.5, 1.0, 1.5])
-    _, stratum, count = np.unique(intensity * 4 + radius, return_inverse=True, return_counts=True)
-    weight = 1 / np.sqrt(count[stratum])
-    size = min(options.sample, len(features))
-    chosen = rng.choice(len(features), size, replace=False, p=weight / weight.sum())
-    return features[chosen]
-
-
-def _train_map(data: NDArray[np.float64], options: TeacherOptions) -> NDArray[np.float64]:
-    side = options.map_size
-    som = MiniSom(
-        side,
-        side,
-        data.shape[1],
-        sigma=min(options.sigma, 0.5 * side),
-        learning_rate=options.learning_rate,
-        neighborhood_function="gaussian",
-        random_seed=options.seed,
-    )
-    som.pca_weights_init(data)
-    som.train_random(data, options.iterations)
-    return np.asarray(som.get_weights(), np.float64).reshape(side * side, -1)
-
-
-def _distances(prototypes: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``|w|^2 - 2 w.z``, ``(m, pixels)``: the squared distance but for ``|z|^2``."""
-    return np.square(prototypes).sum(axis=1)[:, None] - 2 * prototypes @ points.T
-
-
-def _sign_fixed(components: NDArray[np.float64]) -> NDArray[np.float64]:
-    largest = np.argmax(np.abs(components), axis=1)
-    return components * np.sign(components[np.arange(len(components)), largest])[:, None]
-
-
-def _name(
-    prototypes: NDArray[np.float64],
-    hits: NDArray[np.int64],
-    components: NDArray[np.float64],
-    offset: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    options: TeacherOptions,
-) -> BoolArray:
-    intensity = _in_units(prototypes @ components, offset, scale)[:, 0]
-    if options.features == "physical":
-        return intensity >= options.edge_level
-    k = max(2, k_elbow(prototypes[hits > 0], hits[hits > 0], options.seed))
-    cluster = KMeans(k, n_init=10, random_state=options.seed).fit_predict(prototypes)
-    brightness = [intensity[cluster == c].mean() for c in range(k)]
-    return cluster == int(np.argmax(brightness))

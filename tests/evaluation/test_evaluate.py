@@ -20,8 +20,9 @@ from ptychoseg_stream.node.node import Node
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.store import MemoryStore
 from ptychoseg_stream.node.trainer import InlineTrainer
+from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.frame import ClassCode
-from ptychoseg_stream.science.prepare import PrepareOptions, prepare
+from ptychoseg_stream.science.prepare import prepare
 
 OPTIONS = NodeOptions(stages=(0, 3), student=QUICK)
 PREPARE = PrepareOptions()

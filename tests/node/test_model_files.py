@@ -17,9 +17,11 @@ from ptychoseg_stream.node.store import (
 )
 from ptychoseg_stream.node.trainer import InlineTrainer, Stage
 from ptychoseg_stream.science.augment import Example
+from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.geometry import find_beam
-from ptychoseg_stream.science.prepare import PrepareOptions, prepare
-from ptychoseg_stream.science.som import Centroids, TeacherOptions
+from ptychoseg_stream.science.prepare import prepare
+from ptychoseg_stream.science.prototypes import TeacherOptions
+from ptychoseg_stream.science.som import Centroids
 
 OPTIONS = NodeOptions(stages=(0,), student=QUICK)
 SMALL = TeacherOptions(map_size=4, iterations=200, sample=800, weights={"angle": 0.0})

@@ -15,8 +15,8 @@ from ptychoseg_stream.node.store import (
     load_student,
 )
 from ptychoseg_stream.node.trainer import InlineTrainer
-from ptychoseg_stream.science.prepare import PrepareOptions
-from ptychoseg_stream.science.som import TeacherOptions
+from ptychoseg_stream.science.counts import PrepareOptions
+from ptychoseg_stream.science.prototypes import TeacherOptions
 
 OPTIONS = NodeOptions(stages=(0,), student=QUICK)
 ALONE = replace(OPTIONS, stages=())

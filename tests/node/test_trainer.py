@@ -12,8 +12,9 @@ from ptychoseg_stream.node.store import MemoryStore
 from ptychoseg_stream.node.trainer import BackgroundTrainer, InlineTrainer, Stage
 from ptychoseg_stream.node.vitals import Progress
 from ptychoseg_stream.science.augment import Example
+from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.geometry import Geometry
-from ptychoseg_stream.science.prepare import PrepareOptions, prepare
+from ptychoseg_stream.science.prepare import prepare
 
 ENDLESS = replace(QUICK, first_steps=1_000_000)
 """A stage that no test lives to see the end of."""

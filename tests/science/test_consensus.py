@@ -4,9 +4,10 @@ from beams import annulus
 
 from ptychoseg_stream.errors import FrameError
 from ptychoseg_stream.science.consensus import StagedFrame, agree
+from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.frame import ClassCode
 from ptychoseg_stream.science.metrics import iou
-from ptychoseg_stream.science.prepare import PrepareOptions, prepare
+from ptychoseg_stream.science.prepare import prepare
 from ptychoseg_stream.science.register import ShiftFinder
 from ptychoseg_stream.sim import GoldBalls, simulate
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from beams import annulus
 
-from ptychoseg_stream.science.prepare import despike
+from ptychoseg_stream.science.despike import despike
 
 NARROW = annulus((104, 104), (51.5, 49.2), 4.6, 9.6)
 

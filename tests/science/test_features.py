@@ -3,10 +3,11 @@ import pytest
 from beams import annulus, beam_of, degrees, radius
 from scipy import ndimage
 
+from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.features import FEATURE_VERSION, FEATURES, WEIGHTS, extract
 from ptychoseg_stream.science.geometry import Geometry, find_beam
-from ptychoseg_stream.science.prepare import PrepareOptions, join, prepare, solve_plateau
-from ptychoseg_stream.science.som import TeacherOptions
+from ptychoseg_stream.science.prepare import join, prepare, solve_plateau
+from ptychoseg_stream.science.prototypes import TeacherOptions
 
 INSIDE = np.s_[10:-10, 10:-10]  # where no rule for borders matters
 

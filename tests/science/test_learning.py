@@ -8,6 +8,7 @@ from beams import QUICK, annulus
 from ptychoseg_stream.errors import LearningError
 from ptychoseg_stream.science.augment import Example, batch_of
 from ptychoseg_stream.science.consensus import StagedFrame, agree
+from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.geometry import Geometry, find_beam
 from ptychoseg_stream.science.inputs import azimuthal_mean, inputs_of, student_inputs
 from ptychoseg_stream.science.learning import (
@@ -18,7 +19,7 @@ from ptychoseg_stream.science.learning import (
     weights_hash,
 )
 from ptychoseg_stream.science.metrics import iou
-from ptychoseg_stream.science.prepare import PrepareOptions, join, prepare
+from ptychoseg_stream.science.prepare import join, prepare
 from ptychoseg_stream.science.register import ShiftFinder
 from ptychoseg_stream.science.unet import CHANNELS, PRIOR_CHANNEL, new_unet
 

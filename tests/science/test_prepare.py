@@ -8,16 +8,10 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from ptychoseg_stream.errors import FrameError
 from ptychoseg_stream.profile import profile_from
+from ptychoseg_stream.science.counts import PrepareOptions, to_counts
+from ptychoseg_stream.science.despike import despike
 from ptychoseg_stream.science.frame import ClassCode
-from ptychoseg_stream.science.prepare import (
-    Prepared,
-    PrepareOptions,
-    despike,
-    join,
-    prepare,
-    prepare_counts,
-    to_counts,
-)
+from ptychoseg_stream.science.prepare import Prepared, join, prepare, prepare_counts
 
 WIDE = annulus((104, 104), (51.5, 49.2), 12, 26)
 NARROW = annulus((104, 104), (51.5, 49.2), 4.6, 9.6)

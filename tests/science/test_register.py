@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from skimage.registration import phase_cross_correlation
 
-from ptychoseg_stream.science.prepare import Prepared, PrepareOptions, prepare, prepare_counts
+from ptychoseg_stream.science.counts import PrepareOptions
+from ptychoseg_stream.science.prepare import Prepared, prepare, prepare_counts
 from ptychoseg_stream.science.register import ShiftFinder, log_image, translate
 from ptychoseg_stream.sim import GoldBalls, simulate
 

@@ -10,7 +10,8 @@ from ptychoseg_stream.science.features import FEATURES, WEIGHTS, extract
 from ptychoseg_stream.science.frame import ClassCode
 from ptychoseg_stream.science.geometry import find_beam
 from ptychoseg_stream.science.prepare import join, prepare
-from ptychoseg_stream.science.som import Centroids, TeacherOptions, k_elbow
+from ptychoseg_stream.science.prototypes import TeacherOptions, k_elbow
+from ptychoseg_stream.science.som import Centroids
 from ptychoseg_stream.sim import thin
 
 SMALL = TeacherOptions(map_size=4, iterations=300, sample=1000)
