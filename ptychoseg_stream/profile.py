@@ -127,9 +127,12 @@ def profile_from(data: Any, origin: str) -> Profile:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        given = first.get("input")
-        message = first["msg"].removeprefix("Value error, ")
-        raise ProfileError(f"{origin}: {key}: {message} (given: {given!r})") from error
+        if first["type"] == "value_error":  # of an options class: its text begins with the name
+            message = first["msg"].removeprefix("Value error, ")
+            raise ProfileError(f"{origin}: {key}.{message}") from error
+        raise ProfileError(
+            f"{origin}: {key}: {first['msg']} (given: {first.get('input')!r})"
+        ) from error
     except ProfileError as error:
         raise ProfileError(f"{origin}: {error}") from error
 

@@ -70,9 +70,7 @@ class TeacherOptions:
             If a weight names no feature.
         """
         if unknown := sorted(set(self.weights) - set(FEATURES)):
-            raise ValueError(
-                f"weights: no such feature: {', '.join(unknown)}; there are {list(FEATURES)}"
-            )
+            raise ValueError(f"weights: no feature {unknown[0]!r}; there are {', '.join(FEATURES)}")
         return np.array([self.weights.get(n, WEIGHTS[n]) for n in FEATURES])
 
 
