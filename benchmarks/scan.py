@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from bluesky.run_engine import RunEngine
@@ -103,16 +104,15 @@ def _latency(engine: RunEngine, frames: Any, profile: Profile, api_key: str) -> 
     seen: dict[int, float] = {}
 
     def poll() -> None:
+        mask: Any = None
         while len(seen) < len(frames):
-            found: Any = container.search(Key("start.original_run_uid") == raw[0]) if raw else ()
-            for run in found.values() if raw else ():
-                if "primary" in run and "mask" in run["primary"].base:
-                    rows = run["primary"].base["mask"].shape[0]
-                    for row in range(len(seen), rows):
-                        seen[row] = time.time()
             time.sleep(0.05)
-
-    from threading import Thread
+            if mask is None:
+                mask = _mask_array(container, raw)
+                continue
+            rows = mask.refresh().shape[0]  # one small request
+            for row in range(len(seen), rows):
+                seen[row] = time.time()
 
     poller = Thread(target=poll, daemon=True)
     poller.start()
@@ -126,6 +126,17 @@ def _latency(engine: RunEngine, frames: Any, profile: Profile, api_key: str) -> 
         f"learning: median {statistics.median(delays):.2f} s, 95 % "
         f"{delays[int(0.95 * len(delays))]:.2f} s, longest {delays[-1]:.2f} s"
     )
+
+
+def _mask_array(container: Any, raw: list[str]) -> Any:
+    """Return the array of masks of the derived run, None as long as there is none."""
+    if not raw:
+        return None
+    found = container.search(Key("start.original_run_uid") == raw[0])
+    for run in found.values():
+        if "primary" in run and "mask" in run["primary"].base:
+            return run["primary"].base["mask"]
+    return None
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -3,7 +3,9 @@
 Both make the same students from the same stages; they differ in which frame first sees them.
 """
 
+import os
 import queue
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +15,9 @@ from ..errors import LearningError
 from ..science.augment import Example
 from ..science.learning import Student, StudentOptions, fine_tune
 from .vitals import Progress
+
+LOWEST = 19
+"""Priority of background training: frames come first where they share a core."""
 
 OnStep: TypeAlias = Callable[[Progress], None]
 
@@ -133,5 +138,7 @@ class BackgroundTrainer(InlineTrainer):
             self._thread.join()
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
         while (stage := self._stages.get()) is not None and not self._closing.is_set():
             self._learn(stage, self._closing.is_set)

@@ -18,12 +18,20 @@ NICENESS = 10  # it shares its machine with a scan
 def main() -> None:
     """Serve the configuration named on the command line."""
     threading.Thread(target=_follow_parent, daemon=True).start()
-    os.nice(NICENESS)
+    _give_way()
     # The key comes by environment. Handed on as an argument, which no other process can see here,
     # it is not printed to the log by Tiled.
     key = os.environ.pop("TILED_SINGLE_USER_API_KEY")
     sys.argv = ["tiled", "serve", "config", sys.argv[1], "--api-key", key]
     runpy.run_module("tiled", run_name="__main__")
+
+
+def _give_way() -> None:
+    """Leave one core to the scan, which shares this machine: see the node's process."""
+    os.nice(NICENESS)
+    if sys.platform == "linux":
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[1:] or cores)
 
 
 def _follow_parent() -> None:
