@@ -123,5 +123,5 @@ def test_literal_recipe_takes_raw_counts(prepared):
 def test_weights_can_be_changed_by_name_and_misspelt_ones_are_named():
     weights = TeacherOptions(weights={"angle": 0.0, "radius": 2.0}).weight_vector()
     assert weights.tolist() == [0.6, 0.3, 0.3, 1.0, 0.1, 0.2, 2.0, 0.0, 0.2]
-    with pytest.raises(ValueError, match="no such feature: radios"):
+    with pytest.raises(ValueError, match="no feature 'radios'; there are intensity"):
         TeacherOptions(weights={"radios": 1.0}).weight_vector()
