@@ -121,7 +121,8 @@ def evaluate(
 ) -> None:
     """Score teacher, student and fused masks next to the cheap ways of getting masks.
 
-    Runs the very node that runs live, with inline training: the masks are the same, byte by byte.
+    Runs the very node that runs live, with inline training and centroids of its own: the masks are
+    those of such a run, byte by byte.
 
     Next: `ptychoseg profiles` to set up a beamline with options that suit your frames.
     """

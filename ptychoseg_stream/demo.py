@@ -187,7 +187,8 @@ def _report(material: Material, demo: Demo, profile: Profile, stored: Stored) ->
     ]
     path = demo.output / "report.png"
     draw_report(path, title, panels, ious, stages, options.stages)
-    console.print(f"account: {stored.account}   picture: [bold]{path}[/]")
+    console.print(f"account: {stored.account}")
+    console.print(f"picture: [bold]{path}[/]")
     return bool(stored.account["written"] == n)
 
 

@@ -45,7 +45,9 @@ def _print_lines(
 
 def _line(v: Vitals, total: int) -> str:
     p = v.progress
-    stage = "no stage yet" if p.stage < 0 else f"stage {p.stage} step {p.step}/{p.steps}"
+    stage = "starting" if p.stage < 0 else f"stage {p.stage} step {p.step}/{p.steps}"
+    if v.index < 0 and p.training:
+        stage = f"frames wait for {stage}"
     loss = "" if p.stage < 0 else f" loss {p.loss:.3f}"
     return (
         f"frame {v.index + 1:4d}/{total}  mask {v.source:8s} IoU to teacher "

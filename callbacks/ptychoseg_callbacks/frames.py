@@ -81,6 +81,7 @@ class FrameFinder:
         self._run: str = start["uid"]
         self._options = options or FinderOptions()
         self._chosen: tuple[str, str] | None = None
+        self._seen: list[str] = []
         self._sources: dict[str, ImageKey] = {}  # by descriptor uid
         self._specs: dict[str, str] = {}  # spec by resource uid
         self._stream_resources: dict[str, Document] = {}
@@ -120,8 +121,15 @@ class FrameFinder:
         if self._chosen is None:
             streams = ", ".join(self._options.streams) or "any"
             keys = ", ".join(self._options.data_keys) or "any that looks like an image"
-            log.info(
-                "run %s: no images found (streams: %s; data keys: %s)", self._run, streams, keys
+            # A run without images is nothing strange, unless images of a name were asked for.
+            log.log(
+                logging.WARNING if self._options.data_keys else logging.INFO,
+                "run %s: no images found (streams: %s; data keys: %s); there was: %s; "
+                "see frames.streams and frames.data_keys of the profile",
+                self._run,
+                streams,
+                keys,
+                ", ".join(self._seen) or "nothing",
             )
         for reader in self._readers.values():
             reader.close()
@@ -131,13 +139,18 @@ class FrameFinder:
         stream = str(doc.get("name", ""))
         if self._options.streams and stream not in self._options.streams:
             return
+        self._seen += [f"{stream}/{key}" for key in doc["data_keys"]]
         keys = image_keys(doc["data_keys"], self._options.data_keys)
         if not keys:
             return
         if self._chosen is None:
             self._chosen = (stream, keys[0])
-            ignored = f"; ignored: {', '.join(keys[1:])}" if keys[1:] else ""
-            log.info("run %s: segmenting %s of %s%s", self._run, keys[0], stream, ignored)
+            ignored = (
+                f"; ignored: {', '.join(keys[1:])} (frames.data_keys chooses)" if keys[1:] else ""
+            )
+            # Only a choice among several may be the wrong one, and worth a line on the screen.
+            level = logging.WARNING if ignored else logging.INFO
+            log.log(level, "run %s: segmenting %s of %s%s", self._run, keys[0], stream, ignored)
         if self._chosen[0] == stream and self._chosen[1] in keys:
             key = self._chosen[1]
             self._sources[doc["uid"]] = image_key(stream, key, doc["data_keys"][key])

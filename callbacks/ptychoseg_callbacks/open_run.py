@@ -1,6 +1,7 @@
 """What is remembered of an open run: the frames that wait, and the account of the others."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,19 @@ from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
 from .frames import FrameFinder
 
 log = logging.getLogger(__name__)
+
+
+MOST_KINDS = 20
+"""Kinds of refusal counted apart: the stop document must not grow with the run."""
+
+
+def kind_of(reason: str) -> str:
+    """Return what refusals of one kind have in common: the text before the details.
+
+    The table holds each reason in full; a key of the stop document may have no dots.
+    """
+    head = re.split(r"[:;(]", reason, maxsplit=1)[0].strip()
+    return re.sub(r"\d+([.]\d+)?%?", "some", head).replace(".", " ")[:80] or "no reason given"
 
 
 @dataclass(slots=True)
@@ -66,8 +80,13 @@ class OpenRun:
             elif mask.status == "lost":
                 self.lost += 1
             else:
-                self.refused[mask.reason] += 1
+                self._refuse(mask.reason)
         self.last = masks[-1]
+
+    def _refuse(self, reason: str) -> None:
+        kind = kind_of(reason)
+        known = kind in self.refused or len(self.refused) < MOST_KINDS
+        self.refused[kind if known else "other reasons"] += 1
 
     def account(self, exit_status: str, reason: str) -> Account:
         """Return what became of all frames."""

@@ -160,9 +160,9 @@ class ProcessWorker:
             if not self._closed or code != 0:
                 why = f": {self._fault}" if self._fault else ""
                 self._fault = (
-                    f"worker process {child.pid} ended with {_exit_text(code)}{why}; {given_up} "
-                    "documents and the rest of the open runs are lost; the scan goes on, and the "
-                    "next run starts a new worker process"
+                    f"worker process {child.pid} ended with {_exit_text(code)}{why}; the "
+                    f"rest of the open runs is lost ({given_up} documents so far); the scan goes "
+                    "on, and the next run starts a new worker process"
                 )
                 log.error("%s", self._fault)
         self._tickets.answer_all()

@@ -19,6 +19,7 @@ COLORS = {
     "fused": "#1f9e63",
     "reference": "#ffffff",
 }
+KEY = "black line: ring of the reference; purple: core; red: beam-stop; other color: ring"
 GREYS = ("#555555", "#999999")
 
 
@@ -72,7 +73,7 @@ def draw_report(
     columns = max(len(panels), 1)
     figure = Figure(figsize=(2.5 * max(columns, 4), 12.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(f"{title}\n{KEY}", fontsize=12)
     parts: Any = figure.subfigures(2, 1, height_ratios=[7.6, 4.2])
     top, bottom = parts
     axes = top.subplots(len(methods), columns, squeeze=False)
@@ -148,7 +149,7 @@ def _draw_stages(axes: Axes, stages: Sequence[tuple[int, int, Mapping[str, float
         axes.plot(at, values, "o-", color=COLORS[method], label=method)
     labels = [f"{'none' if r < 0 else r}\n({n})" for r, n, _ in stages]
     axes.set_xticks(at, labels)
-    axes.set_xlabel("student of stage (frames it labelled)")
+    axes.set_xlabel("student of stage\n(frames it labelled: each its own)")
     axes.set_ylabel("mean ring IoU")
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="best")

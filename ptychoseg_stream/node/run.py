@@ -95,8 +95,8 @@ class RunLabeller:
             raise FrameError(frame.fault or "the frame could not be read")
         if frame.image.shape != self._shape:
             raise FrameError(
-                f"frame {frame.index} is {frame.image.shape}, the run began with {self._shape}; "
-                "change the region of interest between runs, not within one"
+                f"another size: frame {frame.index} is {frame.image.shape}, the run began with "
+                f"{self._shape}; change the region of interest between runs, not within one"
             )
         if self._centroids is None and self._cached(frame) is None:
             self._refuse_before_fit(frame)
@@ -129,17 +129,21 @@ class RunLabeller:
         return n < len(self._options.stages) and index >= self._options.stages[n]
 
     def _begin_or_stage(self, item: _Ready) -> Mask:
-        if self._centroids is None:
-            geometry = find_beam(item.prepared.relative[0], self._options.teacher.edge_level)
-            self._centroids = Centroids.fit_prepared(item.prepared, geometry, self._options.teacher)
-            self._store.keep_centroids(self._centroids, item.frame.shape, self._options)
+        centroids = self._centroids or self._fit(item)
         try:
-            self._stage(item, self._centroids)
+            self._stage(item, centroids)
+            if self._centroids is None:
+                self._store.keep_centroids(centroids, item.frame.shape, self._options)
+                self._centroids = centroids
         except FrameError as error:
             # Its beam is another one: it must not spoil the mean, the next frame takes its place.
             if self._consensus is None:
                 return self._unlabelled(item.frame, "refused", str(error))
         return self._label_group([item])[0]
+
+    def _fit(self, item: _Ready) -> Centroids:
+        geometry = find_beam(item.prepared.relative[0], self._options.teacher.edge_level)
+        return Centroids.fit_prepared(item.prepared, geometry, self._options.teacher)
 
     def _stage(self, item: _Ready, centroids: Centroids) -> None:
         shift = (0.0, 0.0)

@@ -30,6 +30,7 @@ from .options import NodeOptions
 
 log = logging.getLogger(__name__)
 
+CENTROIDS = "ptychoseg centroids"
 ARRAYS = (
     "offset",
     "scale",
@@ -141,6 +142,7 @@ def cache_key(shape: tuple[int, int], options: NodeOptions) -> str:
     """Digest of all that cached centroids must match: frame size, options, feature version."""
     what = {
         "shape": list(shape),
+        "fit_on": options.fit_on,
         "teacher": asdict(options.teacher),
         "prepare": asdict(options.prepare),
         "feature_version": FEATURE_VERSION,
@@ -160,7 +162,7 @@ def save_centroids(centroids: Centroids, path: Path) -> None:
     with _whole(path) as part, h5py.File(part, "w") as file:
         for name in ARRAYS:
             file[name] = getattr(centroids, name)
-        file.attrs["kind"] = "ptychoseg centroids"
+        file.attrs["kind"] = CENTROIDS
         file.attrs["feature_version"] = centroids.feature_version
         file.attrs["features"] = list(FEATURES)
         file.attrs["options"] = options_json(centroids.options)
@@ -180,7 +182,7 @@ def load_centroids(path: Path) -> Centroids:
     try:
         with h5py.File(path, "r") as file:
             version = int(file.attrs.get("feature_version", -1))
-            _check_kind(file, path, "ptychoseg centroids")
+            _check_kind(file, path, CENTROIDS)
             if version != FEATURE_VERSION:
                 raise CentroidsError(
                     f"{path} was made with feature version {version}, this is version "
@@ -241,7 +243,8 @@ def load_student(path: Path, options: NodeOptions) -> Student:
 
 def _check_kind(file: h5py.File, path: Path, kind: str) -> None:
     if file.attrs.get("kind") != kind:
-        raise CentroidsError(f"{path} does not hold {kind}; make one with `ptychoseg fit`")
+        advice = "; make them with `ptychoseg fit`" if kind == CENTROIDS else ""
+        raise CentroidsError(f"{path} does not hold {kind}{advice}")
 
 
 @contextlib.contextmanager

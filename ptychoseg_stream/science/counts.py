@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..errors import FrameError
 from .frame import BoolArray, FloatArray
@@ -67,8 +68,8 @@ def to_counts(image: NDArray[Any], options: PrepareOptions) -> tuple[FloatArray,
     """
     if image.ndim != 2 or image.dtype.kind not in "buif" or min(image.shape) < 16:
         raise FrameError(
-            f"a frame must be a real 2-D image of at least 16x16 pixels, "
-            f"this one is {image.dtype} {image.shape}"
+            f"not a frame: it must be a real 2-D image of at least 16x16 pixels, this one is "
+            f"{image.dtype} {image.shape}"
         )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, that is bad
         values = image.astype(np.float32)
@@ -110,9 +111,15 @@ def _refuse_unusable(
         )
     if saturated.any():
         good = values[~(bad | saturated)]
-        bright = int((good > 0.5 * good.max()).sum())
-        # A saturated beam leaves only its flanks; single hot or stuck pixels leave the ring.
-        if saturated.sum() > 32 and saturated.sum() > bright:
+        bright = int((good > 0.5 * good.max()).sum()) if good.size else 0
+        # A saturated beam leaves only its flanks; stuck pixels leave the ring, and the gaps of a
+        # detector, which some mark with the largest number there is, lie in the dark.
+        flanks = ndimage.binary_dilation(saturated, np.ones((3, 3))) & ~saturated & ~bad
+        level = float(values[saturated].min())
+        on_beam = options.saturation is not None or (
+            flanks.any() and float(np.median(values[flanks])) > 0.05 * level
+        )
+        if saturated.sum() > 32 and saturated.sum() > bright and on_beam:
             raise FrameError(
                 f"saturated: {int(saturated.sum())} pixels at or above the saturation level, only "
                 f"{bright} bright ones below it; attenuate, or set `node.prepare.saturation`"

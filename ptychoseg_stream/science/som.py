@@ -100,8 +100,10 @@ class Centroids:
         FrameError
             If the frame has no beam.
         """
+        options = options or TeacherOptions()
         prepared = prepare(frame, prepare_options)
-        return cls.fit_prepared(prepared, find_beam(prepared.relative[0]), options)
+        geometry = find_beam(prepared.relative[0], options.edge_level)
+        return cls.fit_prepared(prepared, geometry, options)
 
     @classmethod
     def fit_prepared(

@@ -117,3 +117,12 @@ def test_unusable_pixels_are_invalid_in_every_mask(scan):
             assert np.argwhere(classes == ClassCode.INVALID).tolist() == [
                 [51, x] for x in range(40, 44)
             ]
+
+
+def test_frame_that_cannot_be_learned_from_leaves_no_centroids_behind(scan):
+    striped = scan.frames[0].astype(np.float32)
+    striped[::2] = np.nan
+    images = [striped, *scan.frames[1:4].astype(np.float32)]
+    masks = labelled(frames_of(images))
+    assert [m.status for m in masks] == ["refused", "ok", "ok", "ok"]
+    assert masks[1].centroids_hash == Centroids.fit(images[1]).hash

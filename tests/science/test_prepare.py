@@ -267,3 +267,12 @@ def test_keys_that_refusals_name_are_keys_of_a_profile():
         for part in reversed(key.split(".")):
             value = {part: value}
         profile_from(value, "test")
+
+
+def test_detector_gaps_that_hold_the_largest_number_are_unusable_not_saturation():
+    image = poisson(WIDE, 500.0).astype(np.uint32)
+    image[60:66] = np.iinfo(np.uint32).max  # a gap across the ring
+    prepared = prepare(image)
+    assert prepared.bad[0, 60:66].all()
+    assert prepared.bad.sum() == 6 * image.shape[1]
+    assert prepared.plateau[0] == pytest.approx(500, rel=0.02)
