@@ -1,7 +1,7 @@
 """Talking to a Tiled server: one request is one attempt, and every failure says what to do."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -55,19 +55,19 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
         timeout=httpx.Timeout(timeout),
         trust_env=not direct,
     )
-    one_attempt(context.http_client)
-    try:
+    with ExitStack() as undo:
+        undo.callback(context.close)
+        one_attempt(context.http_client)
         if not api_key:
             context.api_key = None  # Tiled took TILED_API_KEY, maybe meant for another server
             if context.server_info.authentication.required:
                 raise Refusal("it wants an API key, and there is none")
-        return from_context(context, node_path_parts=path, remember_me=False)
-    except RuntimeError as error:  # what Tiled's client makes of a 401
-        context.close()
-        raise Refusal("it does not take the API key") from error
-    except BaseException:
-        context.close()
-        raise
+        try:
+            client = from_context(context, node_path_parts=path, remember_me=False)
+        except RuntimeError as error:  # what Tiled's client makes of a 401
+            raise Refusal("it does not take the API key") from error
+        undo.pop_all()
+        return client
 
 
 def one_attempt(client: httpx.Client) -> None:

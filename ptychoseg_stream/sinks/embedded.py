@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -102,19 +103,18 @@ class EmbeddedTiled:
         if self._temporary:
             self.folder = Path(tempfile.mkdtemp(prefix="ptychoseg-tiled-"))
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.stop)
             for attempt in range(1, PORT_ATTEMPTS + 1):
                 port = _free_port()
                 if self._launch(port):
                     self.uri = f"http://127.0.0.1:{port}"
+                    undo.pop_all()
                     return
                 # Somebody else may have taken the port in between.
                 if attempt == PORT_ATTEMPTS or "address already in use" not in self._log():
                     raise StoreError(self._failure())
                 self._end_process()
-        except BaseException:
-            self.stop()
-            raise
 
     def stop(self) -> None:
         """End the server; remove its folder if that was temporary."""
