@@ -131,7 +131,10 @@ def test_close_ends_the_thread_in_the_middle_of_a_stage(background):
 
 
 def test_close_without_a_stage_does_no_harm(background):
-    background().close()
+    trainer = background()
+    trainer.close()
+    assert not trainer.progress().training
+    assert trainer.collect() is None
 
 
 @pytest.mark.parametrize("kind", ["inline", "background"])
