@@ -90,10 +90,8 @@ class Attachment(Ingress):
             key = self._api_key or os.environ.get(tiled.api_key_env, "")
             with translated(tiled.uri, tiled.api_key_env):
                 self._root = connect(tiled.uri, key, tiled.timeout)
-        node: Any = self._root
-        for part in tiled.container.strip("/").split("/"):
-            node = node[part]
-        return node
+        root: Any = self._root
+        return root[tiled.container.strip("/")]
 
     def close(self, timeout: float | None = None) -> None:
         """Store what is under way, then end the worker and the embedded server."""

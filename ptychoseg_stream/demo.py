@@ -21,7 +21,7 @@ from .evaluation.baselines import baselines
 from .evaluation.evaluate import METHODS
 from .evaluation.material import Material, read_material, references
 from .evaluation.report import Panel, draw_report
-from .evaluation.score import Score, by_stage, ring_ious, score
+from .evaluation.score import Score, by_stage, held_out, ring_ious, score
 from .evaluation.tables import print_scores
 from .profile import Profile, load_profile
 from .science.frame import ClassMap
@@ -166,8 +166,7 @@ def _report(material: Material, demo: Demo, profile: Profile, stored: Stored) ->
     options = profile.node
     name, reference = references(material, demo.labels, options)
     n = len(material.frames)
-    staged = set(options.stages)
-    scored = [i for i in range(n) if i not in staged] or list(range(n))
+    scored = held_out(n, options.stages)
     cheap = baselines(material.frames, options.stages, options.prepare)
     scores = [_score(m, stored, reference, scored) for m in METHODS]
     scores += [score(label, [maps], reference, scored) for label, maps in cheap.items()]
@@ -252,10 +251,8 @@ def _print_snippet(server: EmbeddedTiled, container: str, uid: str) -> None:
 
 
 def _wait_for_interrupt(server: EmbeddedTiled, container: str) -> None:
-    client: Any = server.client()
-    for part in container.split("/"):
-        client = client[part]
-    uids = list(client.keys())
+    runs: Any = server.client()[container]
+    uids = list(runs.keys())
     console.print(f"\nserving {len(uids)} derived runs at {server.uri} until Ctrl-C")
     if uids:
         _print_snippet(server, container, uids[-1])

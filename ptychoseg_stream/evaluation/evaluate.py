@@ -14,7 +14,7 @@ from ..science.som import Centroids
 from ..sim.detection import thin
 from .baselines import Stack, baselines, half_maximum, mean_image, usable_frames
 from .offline import label_all
-from .score import Score, by_stage, ring_ious, score
+from .score import Score, by_stage, held_out, ring_ious, score
 
 METHODS = ("teacher", "student", "fused")
 
@@ -103,8 +103,7 @@ def evaluate(
         Progress, as in `label_all`.
     """
     options = replace(request.options, also=METHODS)
-    staged = set(options.stages)
-    scored = [i for i in range(len(frames)) if i not in staged] or list(range(len(frames)))
+    scored = held_out(len(frames), options.stages)
     runs = [
         label_all(frames, with_seed(options, s), MemoryStore(), on_frame, on_step)
         for s in request.seeds

@@ -39,6 +39,12 @@ class Score:
     by_seed: tuple[float, ...]
 
 
+def held_out(n: int, stages: Sequence[int]) -> list[int]:
+    """Return the frames that count: those not learned from, or all where there are no others."""
+    staged = set(stages)
+    return [i for i in range(n) if i not in staged] or list(range(n))
+
+
 def ring_ious(maps: Sequence[ClassMap], reference: Sequence[ClassMap]) -> NDArray[np.float64]:
     """Ring IoU of each frame, ``(n,)``."""
     code = ClassCode.RING

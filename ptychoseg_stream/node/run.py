@@ -214,7 +214,9 @@ class RunLabeller:
             classes,
             source,
             "ok",
-            alternatives={name: classes_of(name) for name in self._options.also},
+            alternatives={
+                name: classes if name == source else classes_of(name) for name in self._options.also
+            },
             student_revision=student.revision if student else -1,
             student_hash=student.hash if student else "",
             centroids_hash=centroids.hash if centroids else "",

@@ -123,7 +123,6 @@ class FolderStore:
         with _reported("centroids"):
             save_centroids(centroids, self._folder / name)
             index = self._index(shape, options)
-            index.parent.mkdir(parents=True, exist_ok=True)
             with _whole(index) as part:
                 part.write_text(json.dumps({"centroids": name, "shape": shape}))
 
@@ -158,7 +157,6 @@ def save_centroids(centroids: Centroids, path: Path) -> None:
     OSError
         If the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _whole(path) as part, h5py.File(part, "w") as file:
         for name in ARRAYS:
             file[name] = getattr(centroids, name)
@@ -210,7 +208,6 @@ def save_student(student: Student, path: Path, options: NodeOptions) -> None:
     OSError
         If the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _whole(path) as part, h5py.File(part, "w") as file:
         for name, value in student.weights.items():
             file[f"weights/{name}"] = value
@@ -250,6 +247,7 @@ def _check_kind(file: h5py.File, path: Path, kind: str) -> None:
 @contextlib.contextmanager
 def _whole(path: Path) -> Generator[Path]:
     """Write beside `path`, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -68,9 +68,7 @@ def polar_profile(ring: BoolArray, geometry: Geometry) -> PolarProfile:
         The frame's beam.
     """
     y, x = np.nonzero(ring)
-    radius = np.hypot(y - geometry.y, x - geometry.x)
-    turn = (np.arctan2(y - geometry.y, x - geometry.x) / (2 * np.pi)) % 1.0
-    sector = np.minimum((turn * SECTORS).astype(int), SECTORS - 1)
+    radius, sector = _polar(y, x, geometry)
     inner = np.full(SECTORS, np.inf)
     outer = np.full(SECTORS, -np.inf)
     np.minimum.at(inner, sector, radius)
@@ -84,6 +82,15 @@ def polar_profile(ring: BoolArray, geometry: Geometry) -> PolarProfile:
     if good.any():
         inner, outer = _interpolated(inner, good), _interpolated(outer, good)
     return PolarProfile(inner, outer, good, seen, verdict)
+
+
+def _polar(
+    y: NDArray[np.intp], x: NDArray[np.intp], geometry: Geometry
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Radius [px] and sector of pixels."""
+    dy, dx = y - geometry.y, x - geometry.x
+    turn = (np.arctan2(dy, dx) / (2 * np.pi)) % 1.0
+    return np.hypot(dy, dx), np.minimum((turn * SECTORS).astype(int), SECTORS - 1)
 
 
 def _consistent(
@@ -170,9 +177,7 @@ def _paint(
     rows = slice(max(0, int(geometry.y - reach)), min(h, int(geometry.y + reach) + 2))
     columns = slice(max(0, int(geometry.x - reach)), min(w, int(geometry.x + reach) + 2))
     y, x = np.mgrid[rows, columns]
-    radius = np.hypot(y - geometry.y, x - geometry.x)
-    turn = (np.arctan2(y - geometry.y, x - geometry.x) / (2 * np.pi)) % 1.0
-    sector = np.minimum((turn * SECTORS).astype(int), SECTORS - 1)
+    radius, sector = _polar(y, x, geometry)
     free = ~ring[rows, columns]
     inner, outer = profile.inner[sector], profile.outer[sector]
     view = classes[rows, columns]
