@@ -14,7 +14,7 @@ import yaml
 from ptychoseg_stream.cli import app
 from ptychoseg_stream.profile import Profile
 from ptychoseg_stream.science.features import FEATURES, WEIGHTS
-from ptychoseg_stream.science.frame import legend
+from ptychoseg_stream.science.frame import bit_legend, legend
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.rows import COLUMNS
 
@@ -62,9 +62,10 @@ def test_every_column_of_the_table_is_documented_with_type_and_unit(column: str)
     assert unit == COLUMNS[column].units
 
 
-def test_class_codes_are_documented_by_name() -> None:
-    documented = {row[0]: row[1].strip("`") for row in rows_of("reference/class-codes.md")}
-    assert {code: documented[code] for code in legend()} == legend()
+@pytest.mark.parametrize("meanings", [legend(), bit_legend()], ids=["class codes", "valid bits"])
+def test_class_codes_and_bits_are_documented_by_name(meanings: dict[str, str]) -> None:
+    documented = {(row[0], row[1].strip("`")) for row in rows_of("reference/class-codes.md")}
+    assert set(meanings.items()) <= documented
 
 
 def test_features_are_documented_in_order_with_their_weights() -> None:

@@ -158,7 +158,7 @@ class Segmentation:
             vitals,
             index=last.frame.index,
             source=last.source,
-            iou_to_teacher=last.iou_to_teacher,
+            iou_to_teacher=last.quality.iou_to_teacher,
             latency_ms=1e3 * last.latency,
             student_revision=last.student_revision,
         )

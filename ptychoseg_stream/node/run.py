@@ -24,6 +24,7 @@ from ..science.inputs import inputs_of
 from ..science.learning import Student
 from ..science.metrics import iou
 from ..science.prepare import Prepared, join, prepare
+from ..science.records import Quality
 from ..science.som import Centroids
 from .options import NodeOptions
 from .store import Store
@@ -220,7 +221,7 @@ class RunLabeller:
             student_revision=student.revision if student else -1,
             student_hash=student.hash if student else "",
             centroids_hash=centroids.hash if centroids else "",
-            iou_to_teacher=iou(rings[source], rings["teacher"]),
+            quality=Quality(iou_to_teacher=iou(rings[source], rings["teacher"])),
             ring_area=int(np.count_nonzero(classes == ClassCode.RING)),
             shift=shift,
             plateau=float(item.prepared.plateau[0]),

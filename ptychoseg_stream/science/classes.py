@@ -1,16 +1,13 @@
 """From ring pixels to the class map: cleaning, then a polar pass for core, gap and verdict."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .frame import BoolArray, ClassCode, ClassMap, FloatArray
+from .frame import BoolArray, ClassCode, ClassMap, FloatArray, Verdict
 from .geometry import Geometry, keep_large
-
-Verdict: TypeAlias = Literal["annulus", "disc", "none"]
 
 SECTORS = 90
 """Sectors of four degrees."""

@@ -45,7 +45,7 @@ COLUMNS: dict[str, Column] = {
     "student_revision": Column("integer", lambda mask: mask.student_revision),
     "student_hash": Column("string", lambda mask: mask.student_hash),
     "centroids_hash": Column("string", lambda mask: mask.centroids_hash),
-    "iou_to_teacher": Column("number", lambda mask: float(mask.iou_to_teacher)),
+    "iou_to_teacher": Column("number", lambda mask: float(mask.quality.iou_to_teacher)),
     "ring_area": Column("integer", lambda mask: int(mask.ring_area), "px"),
     "shift_y": Column("number", lambda mask: float(mask.shift[0]), "px"),
     "shift_x": Column("number", lambda mask: float(mask.shift[1]), "px"),

@@ -34,7 +34,7 @@ def content(mask: Mask):
     values["frame"] = mask.frame.index
     values["classes"] = mask.classes.tobytes()
     values["alternatives"] = {k: v.tobytes() for k, v in mask.alternatives.items()}
-    values["iou_to_teacher"] = repr(mask.iou_to_teacher)  # NaN equals itself
+    values["quality"] = repr(mask.quality)  # NaN equals itself
     return values
 
 

@@ -125,7 +125,7 @@ def test_teacher_serves_until_there_is_a_student(scan):
     assert [m.source for m in masks] == ["teacher"] * 3 + ["fused"] * 2
     assert [m.student_revision for m in masks] == [-1, -1, -1, 0, 0]
     assert [m.student_hash == "" for m in masks] == [True, True, True, False, False]
-    assert masks[0].iou_to_teacher == 1
+    assert masks[0].quality.iou_to_teacher == 1
     assert (masks[0].alternatives["student"] == ClassCode.INVALID).all()
     assert np.array_equal(masks[0].alternatives["teacher"], masks[0].classes)
 
@@ -143,7 +143,9 @@ def test_numbers_of_a_row_are_those_of_its_mask(one_by_one, strong, images):
         ring = mask.classes == ClassCode.RING
         assert mask.ring_area == ring.sum()
         teacher = mask.alternatives["teacher"] == ClassCode.RING
-        assert mask.iou_to_teacher == pytest.approx((ring & teacher).sum() / (ring | teacher).sum())
+        assert mask.quality.iou_to_teacher == pytest.approx(
+            (ring & teacher).sum() / (ring | teacher).sum()
+        )
         assert mask.shift == pytest.approx(strong.shifts[mask.frame.index], abs=0.6)
         assert 50 < mask.plateau < 5000
     hashes = {m.student_revision: m.student_hash for m in one_by_one if m.status == "ok"}

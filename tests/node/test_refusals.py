@@ -24,7 +24,7 @@ def test_frame_that_cannot_be_labelled_is_invalid_all_over_and_says_why(one_by_o
         assert all((a == ClassCode.INVALID).all() for a in mask.alternatives.values())
         assert mask.ring_area == 0
         assert mask.student_revision == -1
-        assert np.isnan(mask.iou_to_teacher)
+        assert np.isnan(mask.quality.iou_to_teacher)
     assert [m.status for m in one_by_one].count("ok") == 14
     assert [m.frame.index for m in one_by_one] == list(range(16))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ptychoseg_stream.node.ports import Account, RunInfo
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
+from ptychoseg_stream.science.records import Quality
 
 SHAPE = (6, 8)
 
@@ -33,7 +34,7 @@ def mask_of(index: int, run: str = "raw-1", shape: tuple[int, int] = SHAPE, **mo
         "source": "teacher",
         "status": "ok",
         "centroids_hash": "c0ffee",
-        "iou_to_teacher": 0.5,
+        "quality": Quality(iou_to_teacher=0.5),
         "shift": (0.25, -0.5),
         "latency": 0.002,
     }
