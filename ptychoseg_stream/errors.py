@@ -23,7 +23,19 @@ class ProfileError(PtychosegError):
 
 
 class FrameError(PtychosegError):
-    """A frame that cannot be labelled: NaN only, empty, saturated, of another size."""
+    """A frame that cannot be labelled: NaN only, empty, saturated, of another size.
+
+    Parameters
+    ----------
+    text : str
+        The reason.
+    verdict : str
+        What the frame shows, of `ptychoseg_stream.science.frame.Verdict`: "none" or "no beam".
+    """
+
+    def __init__(self, text: str, verdict: str = "none") -> None:
+        super().__init__(text)
+        self.verdict = verdict
 
 
 class DatasetError(PtychosegError):

@@ -216,6 +216,8 @@ def test_codes_are_fixed_for_ever():
         "RING": 1,
         "CORE": 2,
         "BEAM_STOP": 3,
+        "SCATTER": 4,
+        "EMPTY": 5,
         "INVALID": 255,
     }
     assert legend() == {
