@@ -225,5 +225,7 @@ def test_codes_are_fixed_for_ever():
         "1": "ring",
         "2": "core",
         "3": "beam_stop",
+        "4": "scatter",
+        "5": "empty",
         "255": "invalid",
     }
