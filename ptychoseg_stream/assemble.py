@@ -24,10 +24,13 @@ from .node.ports import RunInfo
 from .node.store import FolderStore, MemoryStore, Store
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from .profile import EMBEDDED, Profile, load_profile
+from .science.frame import Method
 from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
+from .sources.pixel_mask import read_pixel_mask
 
+METHODS: tuple[Method, ...] = ("teacher", "student", "fused")
 CHILD = "ptychoseg_stream.child"
 PACKAGES = (
     "bluesky",
@@ -170,16 +173,18 @@ def build_segmentation(profile: Profile, api_key: str = "") -> Segmentation:
     options = replace(
         profile.node,
         also=tuple(dict.fromkeys([*profile.node.also, *_alternatives(profile)])),
+        confidence=profile.node.confidence or "confidence" in profile.tiled.arrays,
     )
+    user = read_pixel_mask(profile.pixel_mask) if profile.pixel_mask else None
     segmentation: Segmentation
 
     def make_trainer() -> Trainer:
         if profile.trainer == "background":
-            return BackgroundTrainer(options.student)
+            return BackgroundTrainer(options.student, promotion=options.promotion)
         # Frames wait for an inline stage: let who watches see that it goes on.
-        return InlineTrainer(options.student, lambda _: segmentation.heartbeat())
+        return InlineTrainer(options.student, lambda _: segmentation.heartbeat(), options.promotion)
 
-    node = Node(options, make_trainer, make_store(profile))
+    node = Node(options, make_trainer, make_store(profile), user)
     segmentation = Segmentation(
         node, sink, describe_with(profile), SegmentationOptions(profile.frames, profile.batch)
     )
@@ -202,9 +207,16 @@ def describe_with(profile: Profile) -> Callable[[Mapping[str, Any]], RunInfo]:
         "trainer": profile.trainer,
         "options": options,
         "options_digest": digest,
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": package_versions(),
+        "cache": profile.cache,
+        "pixel_mask": profile.pixel_mask,
     }
     return lambda start: RunInfo(start["uid"], start, processing)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that masks depend on."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def without_none(value: Any) -> Any:
@@ -224,5 +236,5 @@ def single_threaded() -> None:
     threadpool_limits(1)
 
 
-def _alternatives(profile: Profile) -> list[Any]:
-    return [name for name in profile.tiled.arrays if name != "mask"]
+def _alternatives(profile: Profile) -> list[Method]:
+    return [name for name in METHODS if name in profile.tiled.arrays]

@@ -113,7 +113,12 @@ def evaluate(
     dose: Annotated[
         float, typer.Option(min=1e-4, max=1.0, help="Also score it at this fraction of the counts.")
     ] = 1.0,
-    report: Annotated[Path | None, typer.Option(help="Draw a picture to this PNG.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out the slow baselines: clusters, random walker.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Report with the worst frames: .html (a page) or .png.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all figures to this file.")] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Write the served masks of the first seed to this HDF5.")
@@ -130,9 +135,43 @@ def evaluate(
 
     evaluate_frames(
         EvaluateArguments(
-            frames, labels, seeds, limit, profile, centroids, dose, report, json, masks
+            frames, labels, seeds, limit, profile, centroids, dose, quick, report, json, masks
         )
     )
+
+
+@app.command()
+@reports_errors
+def reproduce(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Address of a derived run in Tiled, its uid or that of the raw run, an HDF5 file, "
+            "or the folder of a demo (its newest run)."
+        ),
+    ],
+    row: Annotated[int, typer.Option(min=0, help="Row that is made again.")] = 0,
+    frames: Annotated[
+        str, typer.Option(help="Raw frames, FILE:/dataset; default: where the run says.")
+    ] = "",
+    cache: Annotated[
+        str, typer.Option(help="Folder of centroids and students; default: that of the run.")
+    ] = "",
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Learn the students again, do not take kept ones.")
+    ] = False,
+    profile: ProfileName = "beamline",
+) -> None:
+    """Make one mask of a stored run again and compare it, bit by bit.
+
+    Exits with 1 if it differs. The profile says which server a uid is looked up on.
+
+    Next: `ptychoseg reproduce RUN --row N --retrain` learns even the student anew.
+    """
+    from .verify import ReproduceArguments, reproduce_row
+
+    same = reproduce_row(ReproduceArguments(run, row, frames, cache, profile, retrain))
+    raise typer.Exit(0 if same else 1)
 
 
 @app.command()

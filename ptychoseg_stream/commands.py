@@ -1,10 +1,11 @@
 """What the commands fit, evaluate and profiles do."""
 
 import json
+import shlex
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from . import __version__
 from .assemble import single_threaded
 from .errors import DatasetError, FrameError, StoreError
 from .evaluation.evaluate import Evaluation, Request, evaluate
+from .evaluation.figures import About, figures
 from .evaluation.material import SIMULATIONS, Material, read_material, references
+from .evaluation.page import write_page
 from .evaluation.report import Panel, draw_report
 from .evaluation.tables import print_scores, print_stages
-from .node.options import NodeOptions
 from .node.store import load_centroids, save_centroids
 from .node.vitals import Progress as Learning
 from .profile import Profile, class_names, list_profiles, load_profile
-from .science.classes import polar_profile
 from .science.frame import Mask, legend
-from .science.geometry import find_beam
+from .science.level import find_level
 from .science.prepare import prepare
 from .science.som import Centroids
+from .science.verdict import judge
 from .sources.stack import open_stack
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -46,11 +49,11 @@ def fit_centroids(target: str, output: Path, index: int, profile_name: str) -> N
         prepared = prepare(frame, options.prepare)
     except FrameError as error:
         raise DatasetError(f"{target}, frame {index}: {error}") from error
-    geometry = find_beam(prepared.relative[0], options.teacher.edge_level)
+    geometry, prepared = find_level(prepared, options.teacher.edge_level)
     centroids = Centroids.fit_prepared(prepared, geometry, options.teacher)
     ring = centroids.ring(prepared, [geometry])[0]
     save_centroids(centroids, output)
-    verdict = polar_profile(ring, geometry).verdict
+    verdict = judge(ring, geometry, prepared.unknown[0]).verdict
     console.print(
         f"[bold]{output}[/]: {int(centroids.is_ring.sum())} of {len(centroids.is_ring)} prototypes "
         f"are ring; PCA keeps {centroids.explained_variance.sum():.2%}; elbow of the prototypes at "
@@ -97,46 +100,65 @@ class EvaluateArguments:
     profile: str = "beamline"
     centroids: Path | None = None
     dose: float = 1.0
+    quick: bool = False
     report: Path | None = None
     json: Path | None = None
     masks: Path | None = None
+
+    def command(self) -> str:
+        """Return the command line that means this, without what is the default."""
+        words = ["ptychoseg", "evaluate", self.frames]
+        for each in fields(self)[1:]:
+            value = getattr(self, each.name)
+            if value != each.default:
+                words += [f"--{each.name}", *(() if value is True else (str(value),))]
+        return shlex.join(words)
 
 
 def evaluate_frames(arguments: EvaluateArguments) -> None:
     """Evaluate, print the table, write what was asked for."""
     single_threaded()
     profile = load_profile(arguments.profile)
-    for path in filter(None, (arguments.report, arguments.json, arguments.masks)):
-        require_writable(path)
+    _require_places(arguments)
     centroids = load_centroids(arguments.centroids) if arguments.centroids else None
     with console.status("reading frames and reference"):
         material = read_material(arguments.frames, arguments.limit)
         name, reference = references(material, arguments.labels, profile.node)
-    request = Request(profile.node, tuple(range(arguments.seeds)), centroids, arguments.dose)
+    seeds = tuple(range(arguments.seeds))
+    request = Request(profile.node, seeds, centroids, arguments.dose, arguments.quick)
     passes = arguments.seeds + (centroids is not None) + 2 * (arguments.dose != 1)
     with _progress(passes * len(material.frames)) as (on_frame, on_step):
         outcome = evaluate(material.frames, reference, request, on_frame, on_step)
     title = f"{material.name}: {len(outcome.scored)} of {len(material.frames)} frames scored"
     print_scores(console, outcome.scores, f"{title}\nreference: {name}", arguments.seeds)
     print_stages(console, outcome)
+    about = About(
+        material.name,
+        material.frames.shape,
+        str(material.frames.dtype),
+        name,
+        seeds,
+        profile.node,
+        __version__,
+        arguments.command(),
+    )
     if arguments.report:
-        draw(arguments.report, title, material, outcome, profile.node)
-        console.print(f"picture: [bold]{arguments.report}[/]")
+        _write_report(arguments.report, title, about, material, outcome)
+        console.print(f"report: [bold]{arguments.report}[/]")
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps(
-                {
-                    "frames": material.name,
-                    "reference": name,
-                    "scored": len(outcome.scored),
-                    "options": asdict(profile.node),
-                    "scores": [asdict(score) for score in outcome.scores],
-                },
-                indent=1,
-            )
-        )
+        text = json.dumps(figures(about, outcome), indent=1, allow_nan=False)
+        arguments.json.write_text(text, encoding="utf-8")
     if arguments.masks:
         save_masks(arguments.masks, outcome.masks)
+
+
+def _require_places(arguments: EvaluateArguments) -> None:
+    for path in filter(None, (arguments.report, arguments.json, arguments.masks)):
+        require_writable(path)
+    if arguments.report and arguments.report.suffix.lower() not in (".html", ".png"):
+        raise StoreError(
+            f"--report {arguments.report}: must end in .html (a page) or .png (a picture)"
+        )
 
 
 @contextmanager
@@ -171,16 +193,20 @@ def save_masks(path: Path, masks: Sequence[Mask]) -> None:
         file["mask"].attrs["class_codes"] = json.dumps(legend())
 
 
-def draw(
-    path: Path, title: str, material: Material, outcome: Evaluation, options: NodeOptions
+def _write_report(
+    path: Path, title: str, about: About, material: Material, outcome: Evaluation
 ) -> None:
-    """Draw the report of an evaluation."""
-    shown = [i for i in options.stages if i < len(material.frames)] or [0]
+    """Write the page, or draw the frames that were learned from and the worst two."""
+    if path.suffix.lower() == ".html":
+        write_page(path, about, outcome, material.frames)
+        return
+    shown = dict.fromkeys(outcome.staged[:5] or [0], "")
+    shown |= dict.fromkeys(outcome.worst(2), " (worst)")
     panels = [
-        Panel(i, material.frames[i], outcome.masks[i].alternatives, outcome.reference[i])
-        for i in shown
+        Panel(i, material.frames[i], outcome.masks[i].alternatives, outcome.reference[i], note)
+        for i, note in shown.items()
     ]
-    draw_report(path, title, panels, outcome.ious, outcome.stages, options.stages)
+    draw_report(path, title, panels, outcome.curves(), outcome.stages, outcome.staged)
 
 
 def show_profiles(name: str, defaults: bool) -> None:

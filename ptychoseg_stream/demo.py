@@ -119,7 +119,10 @@ def _profile(demo: Demo, uri: str) -> Profile:
     profile = load_profile("demo")
     tiled = replace(profile.tiled, uri=uri, unsent_folder=str(demo.output / "unsent"))
     trainer = "background" if demo.trainer == "background" else "inline"
-    return replace(profile, tiled=tiled, trainer=trainer)
+    # Students are kept for `ptychoseg reproduce`; centroids are fitted anew by each demo.
+    cache = demo.output.resolve() / "cache"
+    shutil.rmtree(cache / "index", ignore_errors=True)
+    return replace(profile, tiled=tiled, trainer=trainer, cache=str(cache))
 
 
 def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:
@@ -167,7 +170,7 @@ def _report(material: Material, demo: Demo, profile: Profile, stored: Stored) ->
     name, reference = references(material, demo.labels, options)
     n = len(material.frames)
     scored = held_out(n, options.stages)
-    cheap = baselines(material.frames, options.stages, options.prepare)
+    cheap = baselines(material.frames, options.stages, options.prepare, quick=True)
     scores = [_score(m, stored, reference, scored) for m in METHODS]
     scores += [score(label, [maps], reference, scored) for label, maps in cheap.items()]
     title = f"{material.name}: masks read back from Tiled, {len(scored)} of {n} frames scored"

@@ -30,6 +30,9 @@ class Profile:
         For people, and for the start document of derived runs.
     frames : FinderOptions
         Which images of a run are labelled, and how files are read.
+    pixel_mask : str
+        File of detector pixels that must never be used (npy, npz, HDF5; FILE or FILE:name), 0 for a
+        good one as in NeXus; "" for none.
     node : NodeOptions
         How frames become masks and when the student learns.
     trainer : {"background", "inline"}
@@ -48,6 +51,7 @@ class Profile:
     name: str = "unnamed"
     description: str = ""
     frames: FinderOptions = field(default_factory=FinderOptions)
+    pixel_mask: str = ""
     node: NodeOptions = field(default_factory=NodeOptions)
     trainer: Literal["background", "inline"] = "background"
     own_process: bool = True

@@ -52,22 +52,24 @@ def _line(v: Vitals, total: int) -> str:
     return (
         f"frame {v.index + 1:4d}/{total}  mask {v.source:8s} IoU to teacher "
         f"{_number(v.iou_to_teacher)}  waiting {v.backlog:3d}  lag {_seconds(v.latency_ms)}  "
-        f"stored {v.stored:4d}  {stage}{loss}" + (f"  FAULT {v.fault}" if v.fault else "")
+        f"stored {v.stored:4d}  {stage}{loss}"
+        + (f"  ALARM {v.alarm}" if v.alarm else "")
+        + (f"  FAULT {v.fault}" if v.fault else "")
     )
 
 
 def _vitals_table(v: Vitals, total: int) -> Table:
     table = Table(box=None, show_header=False)
-    p = v.progress
     rows = {
         "frame": f"{v.index + 1} of {total}  (waiting {v.backlog}, stored {v.stored})",
-        "mask": f"{v.source}, IoU to teacher {_number(v.iou_to_teacher)}",
+        "mask": f"{v.source}, {v.verdict or 'no verdict yet'}, IoU to teacher "
+        f"{_number(v.iou_to_teacher)}",
         "lag": f"{_seconds(v.latency_ms)} from Event to mask",
         "student": "none yet" if v.student_revision < 0 else f"stage {v.student_revision} serves",
-        "learning": "not yet"
-        if p.stage < 0
-        else f"stage {p.stage}, step {p.step}/{p.steps}, loss {p.loss:.3f}, IoU {p.iou:.3f}",
+        "learning": v.progress.line(),
     }
+    if v.alarm:
+        rows["alarm"] = f"{v.alarm}" + (f" ({v.alarms} in this run)" if v.alarms > 1 else "")
     if v.fault:
         rows["fault"] = v.fault
     for key, value in rows.items():

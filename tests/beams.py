@@ -11,7 +11,7 @@ from ptychoseg_stream.science.geometry import Geometry
 from ptychoseg_stream.science.learning import StudentOptions
 from ptychoseg_stream.science.metrics import iou
 
-QUICK = StudentOptions(base=4, first_steps=6, steps=3, batch=2, patch=32)
+QUICK = StudentOptions(base=4, first_steps=6, steps=3, batch=2, patch=32, rounds=1, round_steps=2)
 """A student that learns a stage in a tenth of a second, and is worth little."""
 
 

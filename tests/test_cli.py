@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+from html import escape
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,7 @@ from typer.testing import CliRunner
 
 from ptychoseg_stream import __version__
 from ptychoseg_stream.cli import app
+from ptychoseg_stream.commands import EvaluateArguments
 from ptychoseg_stream.evaluation.material import read_material
 from ptychoseg_stream.evaluation.offline import label_all
 from ptychoseg_stream.node.store import MemoryStore, load_centroids
@@ -167,10 +170,35 @@ def test_evaluate_prints_figures_and_writes_json_picture_and_masks(tmp_path, qui
     assert all(f"{s['ring']:.3f}" in text for s in figures["scores"])
     assert report.read_bytes().startswith(b"\x89PNG")
 
+    assert "NaN" not in json_file.read_text()
+    assert figures["command"].startswith("ptychoseg evaluate ")
+
     expected = label_all(scan.frames[:5], load_profile(quick).node, MemoryStore())
     with h5py.File(masks) as file:
         assert np.array_equal(file["mask"][:], np.stack([m.classes for m in expected]))
         assert json.loads(file["mask"].attrs["class_codes"])["255"] == "invalid"
+
+
+def test_evaluate_writes_a_page_that_names_its_command(tmp_path, quick, stack):
+    report = tmp_path / "my report.html"
+    arguments = ("--seeds", 1, "--limit", 5, "--profile", quick, "--quick", "--report", report)
+    result = run("evaluate", stack, *arguments)
+    assert result.exit_code == 0, result.output
+    page = report.read_text()
+    command = EvaluateArguments(
+        str(stack), seeds=1, limit=5, profile=str(quick), quick=True, report=report
+    ).command()
+    assert shlex.split(command)[:3] == ["ptychoseg", "evaluate", str(stack)]
+    assert shlex.split(command)[-2:] == ["--report", str(report)]
+    assert "--quick --report" in command
+    assert f"<code>{escape(command)}</code>" in page
+    assert "random walker" not in page
+
+
+def test_report_is_a_page_or_a_picture(tmp_path, quick, stack):
+    message = refused("evaluate", stack, "--profile", quick, "--report", tmp_path / "r.pdf")
+    assert "r.pdf" in message
+    assert ".html" in message
 
 
 def test_evaluate_takes_labels_and_a_dose(tmp_path, quick, stack, scan):
@@ -228,7 +256,7 @@ def test_bad_input_is_one_clear_line(tmp_path, stack, quick, scan):
 
 @pytest.mark.parametrize("option", ["--json", "--report", "--masks"])
 def test_place_that_cannot_be_written_is_one_clear_line(tmp_path, stack, quick, option):
-    nowhere = tmp_path / "nowhere" / "file"
+    nowhere = tmp_path / "nowhere" / "file.png"
     arguments = ("--limit", 3, "--seeds", 1, "--profile", quick, option, nowhere)
     result = run("evaluate", stack, *arguments)
     assert result.exit_code == 2 or nowhere.is_file()

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -15,17 +16,22 @@ from ptychoseg_stream.cli import app
 from ptychoseg_stream.profile import Profile
 from ptychoseg_stream.science.features import FEATURES, WEIGHTS
 from ptychoseg_stream.science.frame import bit_legend, legend
+from ptychoseg_stream.sinks.arrays import ARRAYS
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.rows import COLUMNS
+from ptychoseg_stream.sinks.side_tables import SIDE_TABLES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
-def rows_of(page: str) -> Iterator[list[str]]:
-    """Yield the cells of each table row of a page, without header and ruler."""
-    for line in (DOCS / page).read_text().splitlines():
+def rows_of(page: str, heading: str = "") -> Iterator[list[str]]:
+    """Yield the cells of each table row of a page (or of one section), without header and ruler."""
+    text = (DOCS / page).read_text()
+    if heading:
+        text = re.split(r"^#+ ", text.partition(f"# {heading}\n")[2], flags=re.MULTILINE)[0]
+    for line in text.splitlines():
         if line.startswith("|") and not re.fullmatch(r"[|\s:-]+", line):
             yield [cell.strip() for cell in line[1:-1].split("|")]
 
@@ -53,13 +59,33 @@ def test_no_key_is_documented_that_a_profile_does_not_have() -> None:
     assert documented - known == {"key"}
 
 
-@pytest.mark.parametrize("column", list(COLUMNS))
-def test_every_column_of_the_table_is_documented_with_type_and_unit(column: str) -> None:
-    documented = {row[0].strip("` "): row for row in rows_of("reference/mask-run.md")}
+TABLES = {"Table": COLUMNS, "Alarms": SIDE_TABLES["alarms"], "Stages": SIDE_TABLES["stages"]}
+
+
+@pytest.mark.parametrize(
+    ("heading", "column"), [(heading, name) for heading in TABLES for name in TABLES[heading]]
+)
+def test_every_column_of_a_table_is_documented_with_type_and_unit(
+    heading: str, column: str
+) -> None:
+    documented = {row[0].strip("` "): row for row in rows_of("reference/mask-run.md", heading)}
     assert column in documented
     _, kind, unit, *_ = documented[column]
-    assert kind == COLUMNS[column].dtype
-    assert unit == COLUMNS[column].units
+    assert kind == TABLES[heading][column].dtype
+    assert unit == TABLES[heading][column].units
+
+
+@pytest.mark.parametrize("heading", TABLES)
+def test_no_column_is_documented_that_a_table_does_not_have(heading: str) -> None:
+    documented = {row[0].strip("` ") for row in rows_of("reference/mask-run.md", heading)}
+    assert documented - set(TABLES[heading]) == {"column", "seq_num", "time"}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_every_array_is_documented_with_its_type_and_what_stands_for_nothing(name: str) -> None:
+    documented = {row[0].strip("` "): row for row in rows_of("reference/mask-run.md", "Arrays")}
+    assert documented[name][1] == np.dtype(ARRAYS[name].dtype).name
+    assert documented[name][2] == str(ARRAYS[name].fill)
 
 
 @pytest.mark.parametrize("meanings", [legend(), bit_legend()], ids=["class codes", "valid bits"])

@@ -57,6 +57,7 @@ class _Images:
     count: int
     stack: NDArray[Any] | None = None
     fault: str = ""
+    origin: str = ""  # FILE:dataset whose row i is frame i
 
 
 _Resolver: TypeAlias = Callable[[Any, ImageKey], _Images]
@@ -210,7 +211,8 @@ class FrameFinder:
             yield _Images(wanted, fault=str(error))
             return
         if len(stack):
-            yield _Images(len(stack), stack)
+            origin = str(reader) if first == self._next else ""
+            yield _Images(len(stack), stack, origin=origin)
         if len(stack) < wanted:
             fault = (
                 f"{reader} holds only {first + len(stack)} of the {last} frames announced: "
@@ -275,4 +277,5 @@ class FrameFinder:
                 data_key=source.key,
                 time=taken,
                 fault=images.fault,
+                origin=images.origin,
             )

@@ -47,6 +47,12 @@ class OpenRun:
         The newest mask.
     told_lost : bool
         Whether a lost frame was logged already.
+    verdicts
+        Frames by what they show.
+    alarms : int
+        Alarms raised so far.
+    alarm : str
+        The last one, in one line.
     """
 
     uid: str
@@ -58,6 +64,9 @@ class OpenRun:
     refused: Counter[str] = field(default_factory=Counter[str])
     last: Mask | None = None
     told_lost: bool = False
+    verdicts: Counter[str] = field(default_factory=Counter[str])
+    alarms: int = 0
+    alarm: str = ""
 
     def add(self, frame: Frame, arrived: float) -> None:
         """Take a frame; its mask comes later."""
@@ -81,7 +90,25 @@ class OpenRun:
                 self.lost += 1
             else:
                 self._refuse(mask.reason)
+            if mask.status != "lost":
+                self.verdicts[mask.verdict] += 1
+            self._tell(mask)
         self.last = masks[-1]
+
+    def _tell(self, mask: Mask) -> None:
+        """Write what the operator should know as lines of the log."""
+        for alarm in mask.alarms:
+            self.alarms += 1
+            self.alarm = f"frame {alarm.index}: {alarm.text}"
+            log.warning("run %s, %s", self.uid, self.alarm)
+        for stage in mask.stages:
+            if not stage.promoted:
+                log.warning(
+                    "run %s: the student of stage %d does not serve: %s",
+                    self.uid,
+                    stage.stage,
+                    stage.reason,
+                )
 
     def _refuse(self, reason: str) -> None:
         kind = kind_of(reason)
@@ -91,7 +118,14 @@ class OpenRun:
     def account(self, exit_status: str, reason: str) -> Account:
         """Return what became of all frames."""
         return Account(
-            self.received, self.written, dict(self.refused), self.lost, exit_status, reason
+            self.received,
+            self.written,
+            dict(self.refused),
+            self.lost,
+            exit_status,
+            reason,
+            dict(self.verdicts),
+            self.alarms,
         )
 
 

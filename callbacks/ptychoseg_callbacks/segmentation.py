@@ -151,6 +151,8 @@ class Segmentation:
             refused=run.refused.total(),
             lost=run.lost,
             stored=self._sink.stored(run.uid),
+            alarms=run.alarms,
+            alarm=run.alarm,
         )
         if (last := run.last) is None:
             return vitals
@@ -161,6 +163,7 @@ class Segmentation:
             iou_to_teacher=last.quality.iou_to_teacher,
             latency_ms=1e3 * last.latency,
             student_revision=last.student_revision,
+            verdict=last.verdict,
         )
 
     def _open(self, start: Document) -> OpenRun:

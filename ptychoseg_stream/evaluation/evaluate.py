@@ -14,7 +14,7 @@ from ..science.som import Centroids
 from ..sim.detection import thin
 from .baselines import Stack, baselines, half_maximum, mean_image, usable_frames
 from .offline import label_all
-from .score import Score, by_stage, held_out, ring_ious, score
+from .score import Score, by_stage, held_out, ring_ious, score, staged_frames
 
 METHODS = ("teacher", "student", "fused")
 
@@ -32,12 +32,15 @@ class Request:
         Fitted elsewhere: the teacher is also scored with them.
     dose : float
         Fraction of the counts: the teacher is also scored on thinned frames; 1 leaves it out.
+    quick : bool
+        Leave out the slow baselines, as in `baselines`.
     """
 
     options: NodeOptions
     seeds: tuple[int, ...] = (0, 1, 2)
     centroids: Centroids | None = None
     dose: float = 1.0
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,12 +51,14 @@ class Evaluation:
     ----------
     scores : list of Score
         Methods first, then baselines.
-    scored : list of int
-        Frames that counted.
+    staged, scored : list of int
+        Frames that were learned from (in any seed), and frames that counted.
     masks : list of Mask
-        Of the first seed; teacher and student are among the alternatives.
+        Of the first seed; the methods are among the alternatives.
+    baselines : dict
+        Class maps of each baseline by name.
     ious : dict
-        Ring IoU of each frame, first seed, by method and for two constant baselines.
+        Ring IoU of each frame, first seed, by method and baseline; NaN where there is no student.
     stages : list
         As `by_stage`.
     reference : list of ndarray
@@ -61,11 +66,34 @@ class Evaluation:
     """
 
     scores: list[Score]
+    staged: list[int]
     scored: list[int]
     masks: list[Mask]
+    baselines: dict[str, list[ClassMap]]
     ious: dict[str, NDArray[np.float64]]
     stages: list[tuple[int, int, dict[str, float]]]
     reference: list[ClassMap]
+
+    @property
+    def refused(self) -> list[int]:
+        """Frames without a mask."""
+        return [mask.frame.index for mask in self.masks if mask.status != "ok"]
+
+    @property
+    def best_baseline(self) -> str:
+        """Name of the baseline with the highest mean ring IoU."""
+        return max((s for s in self.scores if s.name in self.baselines), key=lambda s: s.ring).name
+
+    def curves(self) -> dict[str, NDArray[np.float64]]:
+        """IoU over frames of what a picture has room for: methods, constant masks, best way."""
+        names = [*METHODS, *list(self.baselines)[:2], self.best_baseline]
+        return {name: self.ious[name] for name in names}
+
+    def worst(self, count: int) -> list[int]:
+        """Scored frames with the lowest ring IoU of the served mask, first seed, worst first."""
+        served = ring_ious([mask.classes for mask in self.masks], self.reference)
+        labelled = [i for i in self.scored if self.masks[i].status == "ok"]
+        return sorted(labelled, key=lambda i: (served[i], i))[:count]
 
 
 def reference_of(frames: Stack, options: NodeOptions) -> ClassMap:
@@ -103,21 +131,44 @@ def evaluate(
         Progress, as in `label_all`.
     """
     options = replace(request.options, also=METHODS)
-    scored = held_out(len(frames), options.stages)
     runs = [
         label_all(frames, with_seed(options, s), MemoryStore(), on_frame, on_step)
         for s in request.seeds
     ]
-    cheap = baselines(frames, options.stages, options.prepare)
-    scores = [score(m, [maps_of(run, m) for run in runs], reference, scored) for m in METHODS]
+    staged = sorted({i for run in runs for i in staged_frames(run, options.stages)})
+    scored = held_out(len(frames), staged)
+    # Means are over what the student learns from first, however often it begins anew.
+    ladder = staged_frames(runs[0], options.stages)[: len(options.stages)]
+    cheap = baselines(frames, ladder, options.prepare, request.quick)
+    scores = [_scored(m, runs, reference, scored) for m in METHODS]
     scores += _extra(frames, reference, request, scored, on_frame)
     scores += [score(name, [maps], reference, scored) for name, maps in cheap.items()]
+    served = np.array([mask.student_revision >= 0 or mask.status != "ok" for mask in runs[0]])
     ious = {m: ring_ious(maps_of(runs[0], m), reference) for m in METHODS}
-    for name in list(cheap)[:2]:
-        ious[name] = ring_ious(cheap[name], reference)
+    ious |= {m: np.where(served, ious[m], np.nan) for m in METHODS[1:]}
+    ious |= {name: ring_ious(maps, reference) for name, maps in cheap.items()}
     revisions = [mask.student_revision for mask in runs[0]]
     stages = by_stage({m: ious[m] for m in METHODS}, revisions, scored)
-    return Evaluation(scores, scored, runs[0], ious, stages, list(reference))
+    return Evaluation(scores, staged, scored, runs[0], cheap, ious, stages, list(reference))
+
+
+def _scored(
+    method: str,
+    runs: Sequence[Sequence[Mask]],
+    reference: Sequence[ClassMap],
+    scored: Sequence[int],
+) -> Score:
+    """Score a method where it has masks: before the first student there is only the teacher's."""
+    there = [
+        i
+        for i in scored
+        if method == METHODS[0]
+        or all(run[i].student_revision >= 0 or run[i].status != "ok" for run in runs)
+    ]
+    name = method
+    if len(there) < len(scored):
+        name = f"{method} (the {len(there)} frames that have one)"
+    return score(name, [maps_of(run, method) for run in runs], reference, there)
 
 
 def with_seed(options: NodeOptions, seed: int) -> NodeOptions:

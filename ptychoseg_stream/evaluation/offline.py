@@ -38,7 +38,9 @@ def label_all(
     list of Mask
         One for each frame, in order.
     """
-    node = Node(options, lambda: InlineTrainer(options.student, on_step), store)
+    node = Node(
+        options, lambda: InlineTrainer(options.student, on_step, options.promotion), store
+    )
     run = "offline"
     node.open(run)
     masks: list[Mask] = []

@@ -1,4 +1,4 @@
-"""The picture: masks of the staged frames, IoU over frames, IoU over stages."""
+"""The picture: masks of some frames, IoU over frames, IoU over stages."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,18 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from ..science.frame import ClassCode, ClassMap
-
-COLORS = {
-    "teacher": "#e8853a",
-    "student": "#3b7fd4",
-    "fused": "#1f9e63",
-    "reference": "#ffffff",
-}
-KEY = "black line: ring of the reference; purple: core; red: beam-stop; other color: ring"
-GREYS = ("#555555", "#999999")
+from ..science.metrics import iou
+from .charts import METHODS, draw_curve, draw_stages
+from .overlay import CLASS_COLORS, EXTRA, MISSED, compared, grey, tinted, window_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,12 +32,15 @@ class Panel:
         Class map by method; a method without a mask for this frame is left out.
     reference : ndarray of uint8
         ``(h, w)`` class codes.
+    note : str
+        Said after the number of the frame.
     """
 
     index: int
     image: NDArray[Any]
     masks: Mapping[str, ClassMap]
     reference: ClassMap
+    note: str = ""
 
 
 def draw_report(
@@ -61,7 +59,7 @@ def draw_report(
         Of the PNG.
     title : str
     panels : sequence of Panel
-        Frames to show, usually the staged ones.
+        Frames to show.
     ious : mapping
         Ring IoU of each frame, methods first, then baselines.
     stages : sequence of tuple
@@ -69,20 +67,20 @@ def draw_report(
     staged : sequence of int
         Frame indices at which the student learned.
     """
-    methods = ("teacher", "student", "fused")
     columns = max(len(panels), 1)
     figure = Figure(figsize=(2.5 * max(columns, 4), 12.2), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{title}\n{KEY}", fontsize=12)
-    parts: Any = figure.subfigures(2, 1, height_ratios=[7.6, 4.2])
+    figure.suptitle(title, fontsize=12)
+    parts: Any = figure.subfigures(2, 1, height_ratios=[7.9, 4.2])
     top, bottom = parts
-    axes = top.subplots(len(methods), columns, squeeze=False)
+    axes = top.subplots(len(METHODS), columns, squeeze=False)
     for column, panel in enumerate(panels):
-        for row, method in enumerate(methods):
+        for row, method in enumerate(METHODS):
             _draw_panel(axes[row, column], panel, method)
+    top.legend(handles=_legend(panels), loc="outside lower center", ncols=7, frameon=False)
     curve, per_stage = bottom.subplots(1, 2, width_ratios=[2.3, 1])
-    _draw_curve(curve, ious, staged)
-    _draw_stages(per_stage, stages)
+    draw_curve(curve, ious, staged)
+    draw_stages(per_stage, stages)
     figure.savefig(path, dpi=110, format="png")
 
 
@@ -90,66 +88,31 @@ def _draw_panel(axes: Axes, panel: Panel, method: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     found = panel.masks.get(method)
-    rows, columns = _window(panel.reference)
-    image = np.log1p(np.maximum(panel.image.astype(float), 0))[rows, columns]
-    axes.imshow(image, cmap="gray", interpolation="nearest")
-    truth = (panel.reference == ClassCode.RING)[rows, columns]
-    axes.contour(truth, levels=[0.5], colors="black", linewidths=0.9)
+    truth = panel.reference == ClassCode.RING
+    window = window_of(truth)
+    picture = grey(panel.image[window])
+    if found is not None:
+        picture = tinted(picture, found[window])
+        picture = compared(picture, (found == ClassCode.RING)[window], truth[window])
+    axes.imshow(picture, interpolation="nearest")
+    frame = f"frame {panel.index}{panel.note}"
     if found is None:
-        axes.set_title(f"frame {panel.index}: no {method} yet", fontsize=9)
+        axes.set_title(f"{frame}: no {method} yet", fontsize=9)
         return
-    overlay = np.zeros((*image.shape, 4))
-    shown = found[rows, columns]
-    overlay[shown == ClassCode.RING] = _rgba(COLORS[method], 0.45)
-    overlay[shown == ClassCode.CORE] = _rgba("#8e5bd0", 0.35)
-    overlay[shown == ClassCode.BEAM_STOP] = _rgba("#d02020", 0.6)
-    axes.imshow(overlay, interpolation="nearest")
-    a, b = found == ClassCode.RING, panel.reference == ClassCode.RING
-    value = np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b))
-    axes.set_title(f"frame {panel.index}: {method}, IoU {value:.3f}", fontsize=9)
+    value = iou(found == ClassCode.RING, truth)
+    axes.set_title(f"{frame}: {method}, IoU {value:.3f}", fontsize=9)
 
 
-def _window(reference: ClassMap) -> tuple[slice, slice]:
-    """Cut to the beam with half its size around: a ring is 20 pixels of 104."""
-    y, x = np.nonzero(reference == ClassCode.RING)
-    if len(y) == 0:
-        return slice(None), slice(None)
-    reach = 0.75 * max(np.ptp(y), np.ptp(x)) + 4
-    cy, cx = (y.min() + y.max()) / 2, (x.min() + x.max()) / 2
-    return (
-        slice(max(0, int(cy - reach)), int(cy + reach) + 1),
-        slice(max(0, int(cx - reach)), int(cx + reach) + 1),
-    )
-
-
-def _rgba(color: str, alpha: float) -> tuple[float, float, float, float]:
-    r, g, b = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return r, g, b, alpha
-
-
-def _draw_curve(axes: Axes, ious: Mapping[str, NDArray[np.float64]], staged: Sequence[int]) -> None:
-    greys = iter(GREYS)
-    for name, values in ious.items():
-        color = COLORS.get(name) or next(greys, "#bbbbbb")
-        thin = name not in COLORS
-        axes.plot(values, color=color, lw=1 if thin else 1.6, ls="--" if thin else "-", label=name)
-    count = max((len(v) for v in ious.values()), default=0)
-    for index in (i for i in staged if i < count):
-        axes.axvline(index, color="#cccccc", lw=0.8, zorder=0)
-    axes.set_xlabel("frame (grey lines: the student learns here)")
-    axes.set_ylabel("ring IoU with the reference")
-    axes.legend(fontsize=8, loc="best")
-    axes.grid(alpha=0.25)
-
-
-def _draw_stages(axes: Axes, stages: Sequence[tuple[int, int, Mapping[str, float]]]) -> None:
-    at = np.arange(len(stages))
-    for method in ("teacher", "student", "fused"):
-        values = [means.get(method, np.nan) for _, _, means in stages]
-        axes.plot(at, values, "o-", color=COLORS[method], label=method)
-    labels = [f"{'none' if r < 0 else r}\n({n})" for r, n, _ in stages]
-    axes.set_xticks(at, labels)
-    axes.set_xlabel("student of stage\n(frames it labelled: each its own)")
-    axes.set_ylabel("mean ring IoU")
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="best")
+def _legend(panels: Sequence[Panel]) -> list[Patch]:
+    """Patches of the classes that are shown."""
+    shown = {int(code) for p in panels for m in p.masks.values() for code in np.unique(m)}
+    named = {
+        code.name.lower().replace("_", "-"): Patch(color=color, alpha=opacity)
+        for code, (color, opacity) in CLASS_COLORS.items()
+        if code in shown
+    }
+    named["not in the reference"] = Patch(color=EXTRA)
+    named["missed"] = Patch(color=MISSED)
+    for label, patch in named.items():
+        patch.set_label(label)
+    return list(named.values())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..science.frame import ClassCode, ClassMap
+from ..science.frame import ClassCode, ClassMap, Mask
 from ..science.metrics import boundary_f1, iou, temporal_consistency
 
 
@@ -21,7 +21,7 @@ class Score:
     ring, ring_min : float
         Ring IoU: mean over frames and seeds, and the worst frame.
     core : float
-        Mean core IoU; NaN if the reference has none.
+        Mean core IoU over the frames whose reference has a core; NaN if none has.
     boundary : float
         Mean boundary F1 of the ring at 1 px.
     consistency : float
@@ -39,10 +39,27 @@ class Score:
     by_seed: tuple[float, ...]
 
 
-def held_out(n: int, stages: Sequence[int]) -> list[int]:
+def held_out(n: int, staged: Sequence[int]) -> list[int]:
     """Return the frames that count: those not learned from, or all where there are no others."""
-    staged = set(stages)
-    return [i for i in range(n) if i not in staged] or list(range(n))
+    learned = set(staged)
+    return [i for i in range(n) if i not in learned] or list(range(n))
+
+
+def staged_frames(masks: Sequence[Mask], stages: Sequence[int]) -> list[int]:
+    """Return the frames of a run that were learned from, ascending.
+
+    Those that its stages name; where no mask carries a stage, those that `stages` calls for, each
+    refused one replaced by the next frame that has a mask.
+    """
+    recorded = {i for mask in masks for stage in mask.stages for i in stage.frames}
+    if recorded:
+        return sorted(recorded)
+    staged: list[int] = []
+    for mask in masks:
+        at = len(staged)
+        if at < len(stages) and mask.frame.index >= stages[at] and mask.status == "ok":
+            staged.append(mask.frame.index)
+    return staged
 
 
 def ring_ious(maps: Sequence[ClassMap], reference: Sequence[ClassMap]) -> NDArray[np.float64]:
@@ -76,7 +93,7 @@ def score(
     for maps in maps_by_seed:
         found = [maps[i] for i in scored]
         ring.append(ring_ious(found, truth))
-        core.append(np.mean([_core_iou(a, b) for a, b in zip(found, truth, strict=True)]))
+        core += [_core_iou(a, b) for a, b in zip(found, truth, strict=True) if _has_core(b)]
         pairs = zip(found, truth, strict=True)
         boundary.append(np.mean([boundary_f1(_ring(a), _ring(b)) for a, b in pairs]))
         consistency.append(temporal_consistency([_ring(a) for a in found]))
@@ -84,7 +101,7 @@ def score(
         name,
         float(np.mean(ring)),
         float(np.min(ring)),
-        float(np.mean(core)),
+        float(np.mean(core)) if core else float("nan"),
         float(np.mean(boundary)),
         float(np.mean(consistency)),
         tuple(float(np.mean(r)) for r in ring),
@@ -114,7 +131,9 @@ def _ring(classes: ClassMap) -> NDArray[np.bool_]:
     return classes == ClassCode.RING
 
 
+def _has_core(classes: ClassMap) -> bool:
+    return bool((classes == ClassCode.CORE).any())
+
+
 def _core_iou(found: ClassMap, truth: ClassMap) -> float:
-    if not (truth == ClassCode.CORE).any():
-        return float("nan")
     return iou(found == ClassCode.CORE, truth == ClassCode.CORE)

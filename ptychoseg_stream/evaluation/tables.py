@@ -38,7 +38,7 @@ def print_scores(console: Console, scores: Sequence[Score], title: str, seeds: i
 def print_stages(console: Console, outcome: Evaluation) -> None:
     """Print mean ring IoU over the frames that each student labelled (first seed)."""
     parts = [
-        f"{'no student' if revision < 0 else f'stage {revision}'} {means['student']:.3f} ({n})"
+        f"stage {revision} {means['student']:.3f} ({n})" if revision >= 0 else f"none yet ({n})"
         for revision, n, means in outcome.stages
     ]
     console.print("student by stage (frames): " + ", ".join(parts))

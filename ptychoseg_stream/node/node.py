@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from ..science.frame import Frame, Mask
+from ..science.frame import BoolArray, Frame, Mask
 from .options import NodeOptions
 from .run import RunLabeller
 from .store import Store
@@ -21,6 +21,8 @@ class Node:
         Makes the trainer of a run.
     store : Store
         Cache of centroids and students.
+    user : ndarray of bool, optional
+        ``(h, w)`` pixels that must never be used.
     """
 
     def __init__(
@@ -28,7 +30,9 @@ class Node:
         options: NodeOptions,
         make_trainer: Callable[[], Trainer],
         store: Store,
+        user: BoolArray | None = None,
     ) -> None:
+        self._user = user
         self._options = options
         self._make_trainer = make_trainer
         self._store = store
@@ -37,7 +41,9 @@ class Node:
 
     def open(self, run_uid: str) -> None:
         """Begin a run."""
-        self._runs[run_uid] = RunLabeller(self._options, self._make_trainer(), self._store)
+        self._runs[run_uid] = RunLabeller(
+            self._options, self._make_trainer(), self._store, run_uid, self._user
+        )
 
     def process(self, frames: Sequence[Frame]) -> list[Mask]:
         """Label frames, in order; a bad frame gets a mask of class 255 that says why.

@@ -45,6 +45,10 @@ class Account:
         Frames that could not be read.
     exit_status, reason : str
         As in the raw run's stop document.
+    verdicts : mapping of str to int
+        Frames by what they show, those that were lost left out.
+    alarms : int
+        Alarms raised during the run.
     """
 
     received: int = 0
@@ -53,6 +57,13 @@ class Account:
     lost: int = 0
     exit_status: str = "success"
     reason: str = ""
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    alarms: int = 0
+
+    @property
+    def verdict(self) -> str:
+        """What the run shows: what most of its frames do; empty without frames."""
+        return max(self.verdicts, key=lambda name: self.verdicts[name], default="")
 
 
 class Sink(Protocol):

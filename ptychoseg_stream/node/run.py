@@ -1,49 +1,49 @@
 """What is remembered of one run, and the walk of its frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import FrameError
-from ..science.augment import Example
-from ..science.classes import class_map, clean_ring
-from ..science.consensus import Consensus, StagedFrame, agree
-from ..science.frame import (
-    BoolArray,
-    ClassCode,
-    ClassMap,
-    Frame,
-    FrameStatus,
-    Mask,
-    Method,
-)
+from ..science.background import Background
+from ..science.consensus import Consensus
+from ..science.drift import Monitors
+from ..science.features import extract
+from ..science.frame import BoolArray, FloatArray, Frame, Mask, Method
 from ..science.fusion import Fusion
-from ..science.geometry import Geometry, find_beam
+from ..science.geometry import Geometry
 from ..science.inputs import inputs_of
 from ..science.learning import Student
-from ..science.metrics import iou
-from ..science.prepare import Prepared, join, prepare
-from ..science.records import Quality
-from ..science.som import Centroids
+from ..science.level import levelled
+from ..science.prepare import Prepared, prepare_counts
+from ..science.readings import Readings, read
+from ..science.records import Alarm, StageRecord
+from ..science.som import Centroids, Labels
+from ..science.track import BeamTracker, Shift
+from ..science.validity import GAP, Inspected, PixelHistory, inspect
+from ..science.verdict import PolarProfile, judge
+from ..science.window import Window
+from .answer import Seen, compose, unlabelled
+from .ladder import Kept, Ladder, fit_teacher
 from .options import NodeOptions
 from .store import Store
-from .trainer import Stage, Trainer
+from .students import Provenance, StoredStudent
+from .trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ready:
-    """A frame that can be labelled."""
+class _Look:
+    """The teacher's view of a frame against the present reference."""
 
-    frame: Frame
-    prepared: Prepared
+    scaled: Prepared
+    geometry: Geometry
+    labels: Labels
+    profile: PolarProfile
 
 
 class RunLabeller:
-    """Labels the frames of one run.
-
-    Frames are prepared one by one, then labelled in groups that end before a staged frame. Nothing
-    that is computed of a frame depends on the group it is in.
+    """Labels the frames of one run, one after the other.
 
     Parameters
     ----------
@@ -52,46 +52,64 @@ class RunLabeller:
         Of this run.
     store : Store
         Where centroids are cached and students kept.
+    uid : str
+        Of the raw run.
+    user : ndarray of bool, optional
+        ``(h, w)`` pixels that must never be used.
     """
 
-    def __init__(self, options: NodeOptions, trainer: Trainer, store: Store) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        trainer: Trainer,
+        store: Store,
+        uid: str = "",
+        user: BoolArray | None = None,
+    ) -> None:
         self._options = options
         self.trainer = trainer
         self._store = store
+        self._uid = uid
+        self._user = user
         self._shape: tuple[int, int] | None = None
+        self._window: Window | None = None
+        self._history: PixelHistory | None = None
+        self._background: Background | None = None
         self._centroids: Centroids | None = None
-        self._consensus: Consensus | None = None
-        self._staged: list[StagedFrame] = []
+        self._ladder = Ladder(options)
+        self._tracker = BeamTracker()
+        self._monitors = Monitors(options.drift)
+        self._usual = np.zeros(0)
+        self._fusion = Fusion(options.fusion, options.teacher.edge_level)
         self._student: Student | None = None
-        self._fusion = Fusion(options.fusion_weight)
+        self._alarms: list[Alarm] = []
 
     def label(self, frames: Sequence[Frame]) -> list[Mask]:
         """Label the next frames, in order; a bad one gets a mask of class 255 that says why."""
-        masks: list[Mask] = []
-        group: list[_Ready] = []
-        for item in self._prepared(frames):
-            if isinstance(item, Mask) or self._is_staged(item.frame.index):
-                masks += self._label_group(group)
-                group = []
-            if isinstance(item, Mask):
-                masks.append(item)
-            elif self._is_staged(item.frame.index) or self._consensus is None:
-                masks.append(self._begin_or_stage(item))
-            else:
-                group.append(item)
-        return masks + self._label_group(group)
+        return [self._label(frame) for frame in frames]
 
-    def _prepared(self, frames: Sequence[Frame]) -> Iterator[_Ready | Mask]:
-        for frame in frames:
-            if self._shape is None:
-                self._shape = frame.shape
-            try:
-                yield _Ready(frame, self._prepare(frame))
-            except FrameError as error:
-                status: FrameStatus = "refused" if frame.image is not None else "lost"
-                yield self._unlabelled(frame, status, str(error))
+    def _label(self, frame: Frame) -> Mask:
+        if self._shape is None:
+            self._shape = frame.shape
+        pixels: Inspected | None = None
+        stages: tuple[StageRecord, ...] = ()
+        try:
+            pixels = self._inspect(frame)
+            prepared, window = self._prepare(pixels)
+            reference, centroids = self._begin(frame.index, prepared, window)
+            kept, look = self._follow(frame.index, prepared, reference, centroids)
+            stages = self._adopt()
+            mask = self._answer(frame, pixels, kept, look, centroids)
+            self._keep_in_window(frame.index, look)
+        except FrameError as error:
+            if error.verdict == "no beam" and self._ladder.consensus is not None:
+                self._alarms += self._monitors.lost(frame.index, str(error))
+            mask = unlabelled(frame, self._shape, error, self._options, pixels, self._centroids)
+        alarms, self._alarms = tuple(self._alarms), []
+        return replace(mask, alarms=alarms, stages=stages)
 
-    def _prepare(self, frame: Frame) -> Prepared:
+    def _inspect(self, frame: Frame) -> Inspected:
+        """Find the pixels that cannot be used."""
         if frame.image is None:
             raise FrameError(frame.fault or "the frame could not be read")
         if frame.image.shape != self._shape:
@@ -99,130 +117,165 @@ class RunLabeller:
                 f"another size: frame {frame.index} is {frame.image.shape}, the run began with "
                 f"{self._shape}; change the region of interest between runs, not within one"
             )
-        if self._centroids is None and self._cached(frame) is None:
-            self._refuse_before_fit(frame)
-        return prepare(frame.image, self._options.prepare)
-
-    def _cached(self, frame: Frame) -> Centroids | None:
-        self._centroids = self._store.find_centroids(frame.shape, self._options)
-        return self._centroids
-
-    def _refuse_before_fit(self, frame: Frame) -> None:
-        if frame.index < self._options.fit_on:
+        if self._centroids is None:
+            self._centroids = self._store.find_centroids(frame.shape, self._options)
+        if self._centroids is None and frame.index < self._options.fit_on:
             raise FrameError(
                 f"no centroids yet: they are fitted on frame {self._options.fit_on} (`node.fit_on`)"
             )
+        return inspect(frame.image, self._options.prepare, self._history, self._user)
 
-    def _unlabelled(self, frame: Frame, status: FrameStatus, reason: str) -> Mask:
-        classes = np.full(self._shape or frame.shape, ClassCode.INVALID, np.uint8)
-        return Mask(
-            replace(frame, image=None),
-            classes,
-            "none",
-            status,
-            reason,
-            dict.fromkeys(self._options.also, classes),
-            centroids_hash=self._centroids.hash if self._centroids else "",
+    def _prepare(self, pixels: Inspected) -> tuple[Prepared, Window]:
+        """Find the plateau of a frame, in the window that the run looks through."""
+        options = self._options
+        window = self._window or Window.choose(
+            pixels.counts, pixels.unknown, options.prepare, options.teacher.edge_level
         )
+        counts, unknown = window.take(pixels.counts, pixels.unknown)
+        bits = pixels.bits if window.is_whole else np.where(unknown, GAP, np.uint16(0))
+        spikes = np.array([pixels.spikes], np.intp)
+        prepared = prepare_counts(counts[None], bits[None], spikes, options.prepare, unknown[None])
+        return prepared, window
 
-    def _is_staged(self, index: int) -> bool:
-        n = len(self._staged)
-        return n < len(self._options.stages) and index >= self._options.stages[n]
+    def _begin(self, index: int, prepared: Prepared, window: Window) -> tuple[Consensus, Centroids]:
+        """Return reference and centroids: at first, what the first good frame makes of itself."""
+        if self._ladder.consensus is not None and self._centroids is not None:
+            return self._ladder.consensus, self._centroids
+        centroids = self._centroids or fit_teacher(prepared, self._options)
+        reference = self._ladder.begin(Kept(index, prepared, (0.0, 0.0)), centroids)
+        if self._centroids is None:
+            self._store.keep_centroids(centroids, window.shape, self._options)
+            self._centroids = centroids
+        self._window = window
+        self._usual = np.zeros(len(centroids.prototypes))
+        self._history = self._history or PixelHistory(window.shape, self._options.validity)
+        self._background = self._background or Background(window.shape, self._options.background)
+        return reference, centroids
 
-    def _begin_or_stage(self, item: _Ready) -> Mask:
-        centroids = self._centroids or self._fit(item)
-        try:
-            self._stage(item, centroids)
-            if self._centroids is None:
-                self._store.keep_centroids(centroids, item.frame.shape, self._options)
-                self._centroids = centroids
-        except FrameError as error:
-            # Its beam is another one: it must not spoil the mean, the next frame takes its place.
-            if self._consensus is None:
-                return self._unlabelled(item.frame, "refused", str(error))
-        return self._label_group([item])[0]
+    def _follow(
+        self, index: int, prepared: Prepared, reference: Consensus, centroids: Centroids
+    ) -> tuple[Kept, _Look]:
+        """Find the beam, have the monitors judge the frame, and learn from it if it is a good one.
 
-    def _fit(self, item: _Ready) -> Centroids:
-        geometry = find_beam(item.prepared.relative[0], self._options.teacher.edge_level)
-        return Centroids.fit_prepared(item.prepared, geometry, self._options.teacher)
+        Raises
+        ------
+        FrameError
+            If the beam is lost.
+        """
+        measured = reference.finder.find(levelled(prepared, reference.factor))[0]
+        shift = self._tracker.expected((float(measured[0]), float(measured[1])))
+        look = _look(prepared, shift, reference, centroids)
+        alarms = self._monitors.update(
+            index, self._readings(look, shift, reference), self._ladder.finished
+        )
+        self._alarms += alarms
+        if not self._monitors.beam:
+            text = next((a.text for a in alarms if a.action == "no beam"), "")
+            raise FrameError(text or "no beam: it is still lost", "no beam")
+        self._tracker.update((float(measured[0]), float(measured[1])))
+        kept = Kept(index, prepared, shift)
+        if any(alarm.action == "restart" for alarm in alarms):
+            self._ladder.restart(kept, centroids)
+            self._fusion.forget()
+            self._usual[:] = 0
+        if not self._monitors.doubtful:
+            self._usual += look.labels.hits[0]
+            self._learn(kept, centroids)
+        if (renewed := self._ladder.consensus) is not None and renewed is not reference:
+            look = _look(prepared, shift, renewed, centroids)
+        return kept, look
 
-    def _stage(self, item: _Ready, centroids: Centroids) -> None:
-        shift = (0.0, 0.0)
-        if self._consensus is not None:
-            dy, dx = self._consensus.finder.find(item.prepared)[0]
-            shift = (float(dy), float(dx))
-        staged = [*self._staged, StagedFrame(item.prepared, shift)]
-        self._consensus = agree(staged, centroids, self._options.prepare)
-        if self._is_staged(item.frame.index):
-            self._staged = staged
-            self.trainer.submit(Stage(self._examples(self._consensus)))
+    def _keep_in_window(self, index: int, look: _Look) -> None:
+        """Have the next frame choose another window if the beam leaves this one."""
+        window = self._window
+        if window is None or window.holds(look.geometry):
+            return
+        beam = window.to_full(look.geometry)
+        text = (
+            f"the beam moved to ({beam.y:.0f}, {beam.x:.0f}) px, out of the part of the frame that "
+            "is looked at; another part is chosen, and learning begins anew there"
+        )
+        self._alarms.append(Alarm(index, "window", beam.y, beam.x, float("nan"), "restart", text))
+        self._window = None
+        self._ladder = Ladder(self._options, index + 1)
+        self._tracker = BeamTracker()
+        self._monitors = Monitors(self._options.drift)
+        self._fusion.forget()
 
-    def _examples(self, consensus: Consensus) -> list[Example]:
-        return [
-            Example(
-                staged.prepared.counts[0],
-                float(staged.prepared.plateau[0]),
-                consensus.label_for(staged.shift),
-                consensus.geometry.moved(staged.shift),
-                self._options.prepare,
-            )
-            for staged in self._staged
-        ]
+    def _readings(self, look: _Look, shift: Shift, reference: Consensus) -> Readings:
+        expected = reference.ring_at(shift)
+        return read(look.scaled, shift, look.labels, look.profile, expected, self._usual)
 
-    def _label_group(self, group: Sequence[_Ready]) -> list[Mask]:
-        if not group or self._consensus is None or self._centroids is None:
-            return []
-        self._adopt()
-        prepared = join([item.prepared for item in group])
-        shifts = [(float(dy), float(dx)) for dy, dx in self._consensus.finder.find(prepared)]
-        geometries = [self._consensus.geometry.moved(shift) for shift in shifts]
-        teacher = self._centroids.ring(prepared, geometries)
-        rings: list[dict[Method, BoolArray]] = [{"teacher": ring} for ring in teacher]
-        if self._student is not None:
-            probability = self._student.predict(inputs_of(prepared, geometries))
-            for ring, p, shift in zip(rings, probability, shifts, strict=True):
-                ring["student"] = clean_ring(p > 0.5)
-                ring["fused"] = clean_ring(self._fusion.update(p, shift) > 0.5)
-        return [
-            self._mask(item, ring, geometry, shift)
-            for item, ring, geometry, shift in zip(group, rings, geometries, shifts, strict=True)
-        ]
+    def _learn(self, kept: Kept, centroids: Centroids) -> None:
+        """Take a frame into the mean; submit a stage if it is time for one."""
+        if self._ladder.wants(kept.index):
+            stage = self._ladder.stage(kept, centroids)
+            if stage is not None:
+                self.trainer.submit(stage)
+                return
+        self._ladder.add(kept)
 
-    def _adopt(self) -> None:
-        if (student := self.trainer.collect()) is not None:
-            self._store.keep_student(student, self._options)
-            self._student = student
+    def _adopt(self) -> tuple[StageRecord, ...]:
+        """Take over what was learned meanwhile."""
+        outcomes = self.trainer.collect()
+        for outcome in outcomes:
+            if outcome.student is not None:
+                record = outcome.record
+                made_of = Provenance(
+                    self._uid,
+                    record.frames,
+                    record.stage,
+                    record.centroids_hash,
+                    record.parent_hash,
+                    self._options.student,
+                    self._options.prepare,
+                )
+                self._store.keep_student(StoredStudent(outcome.student, made_of))
+                self._student = outcome.student
+        return tuple(outcome.record for outcome in outcomes)
 
-    def _mask(
-        self,
-        item: _Ready,
-        rings: dict[Method, BoolArray],
-        geometry: Geometry,
-        shift: tuple[float, float],
+    def _answer(
+        self, frame: Frame, pixels: Inspected, kept: Kept, look: _Look, centroids: Centroids
     ) -> Mask:
-        source: Method = self._options.serve if self._options.serve in rings else "teacher"
-        bad = item.prepared.bad[0]
-
-        def classes_of(name: Method) -> ClassMap:
-            if name not in rings or self._consensus is None:
-                return np.full(bad.shape, ClassCode.INVALID, np.uint8)
-            return class_map(rings[name], geometry, bad, self._consensus.stop_sectors)
-
-        classes = classes_of(source)
-        student, centroids = self._student, self._centroids
-        return Mask(
-            replace(item.frame, image=None),
-            classes,
-            source,
-            "ok",
-            alternatives={
-                name: classes if name == source else classes_of(name) for name in self._options.also
-            },
-            student_revision=student.revision if student else -1,
-            student_hash=student.hash if student else "",
-            centroids_hash=centroids.hash if centroids else "",
-            quality=Quality(iou_to_teacher=iou(rings[source], rings["teacher"])),
-            ring_area=int(np.count_nonzero(classes == ClassCode.RING)),
-            shift=shift,
-            plateau=float(item.prepared.plateau[0]),
+        reference, background = self._ladder.consensus, self._background
+        window = self._window
+        if reference is None or background is None or self._history is None or window is None:
+            raise LookupError("no frame has begun this run")
+        self._history.update(pixels)
+        probability = self._probability(kept, look, reference)
+        seen = Seen(
+            frame,
+            pixels,
+            window,
+            look.scaled,
+            kept.shift,
+            look.geometry,
+            look.labels.rings[0],
+            look.profile,
+            probability,
         )
+        return compose(seen, reference, background, self._options, self._student, centroids)
+
+    def _probability(
+        self, kept: Kept, look: _Look, reference: Consensus
+    ) -> dict[Method, FloatArray]:
+        if self._student is None or self._ladder.mean is None:
+            return {}
+        student = self._student.predict(inputs_of(look.scaled, [look.geometry]))[0]
+        if self._monitors.doubtful:
+            # What was remembered may be of another beam; what is seen now is not yet known for it.
+            return {"student": student, "fused": student}
+        mean = self._ladder.mean
+        image = mean.image(self._options.prepare) / np.float32(reference.unit)
+        return {
+            "student": student,
+            "fused": self._fusion.update(student, image, mean.n, kept.shift),
+        }
+
+
+def _look(prepared: Prepared, shift: Shift, reference: Consensus, centroids: Centroids) -> _Look:
+    scaled = levelled(prepared, reference.factor)
+    geometry = reference.geometry.moved(shift)
+    labels = centroids.label_features(extract(scaled, [geometry], centroids.options.features))
+    profile = judge(labels.rings[0], geometry, scaled.unknown[0])
+    return _Look(scaled, geometry, labels, profile)

@@ -3,7 +3,7 @@
 ::
 
     folder/centroids-<hash>.h5     scaler, PCA, prototypes, their names, options
-    folder/student-<hash>.h5       weights of one student
+    folder/student-<hash>.h5       weights of one student, and what it was made of
     folder/index/<key>.json        which centroids a frame size and options use
 """
 
@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,10 +22,11 @@ import numpy as np
 from ..errors import CentroidsError, StoreError
 from ..science.features import FEATURE_VERSION, FEATURES
 from ..science.frame import legend
-from ..science.learning import Student
 from ..science.prototypes import TeacherOptions
 from ..science.som import Centroids, options_json
+from .files import check_kind, whole
 from .options import NodeOptions
+from .students import StoredStudent, load_student, save_student, student_name
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,18 @@ class Store(Protocol):
         """Remember centroids for frames of this size and these options."""
         ...
 
-    def keep_student(self, student: Student, options: NodeOptions) -> None:
-        """Remember a student that serves."""
+    def keep_student(self, stored: StoredStudent) -> None:
+        """Remember a student that serves; one that was refused is not kept."""
+        ...
+
+    def find_student(self, student_hash: str) -> StoredStudent:
+        """Return the student of this hash.
+
+        Raises
+        ------
+        CentroidsError
+            If it was not kept, or its file is damaged.
+        """
         ...
 
 
@@ -72,7 +82,7 @@ class MemoryStore:
     def __init__(self, centroids: Centroids | None = None) -> None:
         self._given = centroids
         self._centroids: dict[str, Centroids] = {}
-        self.students: dict[str, Student] = {}
+        self.students: dict[str, StoredStudent] = {}
 
     def find_centroids(self, shape: tuple[int, int], options: NodeOptions) -> Centroids | None:
         """Return the given centroids, else those fitted before."""
@@ -84,9 +94,15 @@ class MemoryStore:
         """Remember centroids."""
         self._centroids[cache_key(shape, options)] = centroids
 
-    def keep_student(self, student: Student, options: NodeOptions) -> None:
+    def keep_student(self, stored: StoredStudent) -> None:
         """Remember a student by its hash."""
-        self.students[student.hash] = student
+        self.students[stored.student.hash] = stored
+
+    def find_student(self, student_hash: str) -> StoredStudent:
+        """Return a student that was kept before."""
+        if student_hash not in self.students:
+            raise CentroidsError(f"student {student_hash[:16]} was not kept in memory")
+        return self.students[student_hash]
 
 
 class FolderStore:
@@ -123,15 +139,40 @@ class FolderStore:
         with _reported("centroids"):
             save_centroids(centroids, self._folder / name)
             index = self._index(shape, options)
-            with _whole(index) as part:
+            with whole(index) as part:
                 part.write_text(json.dumps({"centroids": name, "shape": shape}))
 
-    def keep_student(self, student: Student, options: NodeOptions) -> None:
+    def centroids_of(self, centroids_hash: str) -> Centroids | None:
+        """Return the centroids with this hash; None if they are not here."""
+        path = self._folder / f"centroids-{centroids_hash[:16]}.h5"
+        try:
+            found = load_centroids(path) if path.exists() else None
+        except CentroidsError as error:
+            log.warning("kept centroids are not used and will be fitted anew: %s", error)
+            return None
+        return found if found is not None and found.hash == centroids_hash else None
+
+    def keep_student(self, stored: StoredStudent) -> None:
         """Write a student, unless it is there."""
-        path = self._folder / f"student-{student.hash[:16]}.h5"
+        path = self._folder / student_name(stored.student.hash)
         if not path.exists():
             with _reported("student"):
-                save_student(student, path, options)
+                save_student(stored, path)
+
+    def find_student(self, student_hash: str) -> StoredStudent:
+        """Read a student of this or an earlier process."""
+        path = self._folder / student_name(student_hash)
+        if not path.exists():
+            raise CentroidsError(
+                f"{path} is not there: student {student_hash[:16]} was made with another cache, "
+                "or the file was removed; point `cache` of the profile at the right folder"
+            )
+        stored = load_student(path)
+        if stored.student.hash != student_hash:
+            raise CentroidsError(
+                f"{path} holds student {stored.student.hash}, not {student_hash}; remove the file"
+            )
+        return stored
 
     def _index(self, shape: tuple[int, int], options: NodeOptions) -> Path:
         return self._folder / "index" / f"{cache_key(shape, options)}.json"
@@ -157,7 +198,7 @@ def save_centroids(centroids: Centroids, path: Path) -> None:
     OSError
         If the disk refuses.
     """
-    with _whole(path) as part, h5py.File(part, "w") as file:
+    with whole(path) as part, h5py.File(part, "w") as file:
         for name in ARRAYS:
             file[name] = getattr(centroids, name)
         file.attrs["kind"] = CENTROIDS
@@ -180,7 +221,7 @@ def load_centroids(path: Path) -> Centroids:
     try:
         with h5py.File(path, "r") as file:
             version = int(file.attrs.get("feature_version", -1))
-            _check_kind(file, path, CENTROIDS)
+            check_kind(file, path, CENTROIDS, "; make them with `ptychoseg fit`")
             if version != FEATURE_VERSION:
                 raise CentroidsError(
                     f"{path} was made with feature version {version}, this is version "
@@ -198,62 +239,6 @@ def load_centroids(path: Path) -> Centroids:
             return centroids
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise CentroidsError(f"{path} cannot be read as centroids: {error}") from error
-
-
-def save_student(student: Student, path: Path, options: NodeOptions) -> None:
-    """Write the weights of a student to an HDF5 file, whole or not at all.
-
-    Raises
-    ------
-    OSError
-        If the disk refuses.
-    """
-    with _whole(path) as part, h5py.File(part, "w") as file:
-        for name, value in student.weights.items():
-            file[f"weights/{name}"] = value
-        file.attrs["kind"] = "ptychoseg student"
-        file.attrs["revision"] = student.revision
-        file.attrs["hash"] = student.hash
-        file.attrs["options"] = json.dumps(asdict(options.student), sort_keys=True)
-
-
-def load_student(path: Path, options: NodeOptions) -> Student:
-    """Read a student.
-
-    Raises
-    ------
-    CentroidsError
-        If the file is missing, damaged, or of a net of another size.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            _check_kind(file, path, "ptychoseg student")
-            group = file["weights"]
-            weights = {name: np.asarray(group[name]) for name in group}
-            student = Student.of(weights, int(file.attrs["revision"]), options.student)
-            if student.hash != file.attrs["hash"]:
-                raise CentroidsError(f"{path} is damaged: its content does not match its hash")
-            return student
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise CentroidsError(f"{path} cannot be read as a student: {error}") from error
-
-
-def _check_kind(file: h5py.File, path: Path, kind: str) -> None:
-    if file.attrs.get("kind") != kind:
-        advice = "; make them with `ptychoseg fit`" if kind == CENTROIDS else ""
-        raise CentroidsError(f"{path} does not hold {kind}{advice}")
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Generator[Path]:
-    """Write beside `path`, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

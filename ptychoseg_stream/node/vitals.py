@@ -13,13 +13,15 @@ class Progress:
     stage : int
         Stage being learned or last learned, from 0; -1 before the first.
     step, steps : int
-        Training steps done and planned in this stage.
+        Training steps done and planned in this round of the stage.
     loss, iou : float
         Of the last step: training loss; ring IoU of the prediction with the pseudo-label.
     training : bool
         Whether a stage is being learned right now.
     fault : str
-        Why the last stage failed; empty if it did not.
+        Why the student of the last stage does not serve; empty if it does.
+    round : int
+        Round of refinement, from 1; 0 while the teacher's label is learned.
     """
 
     stage: int = -1
@@ -29,6 +31,19 @@ class Progress:
     iou: float = float("nan")
     training: bool = False
     fault: str = ""
+    round: int = 0
+
+    def line(self) -> str:
+        """Say it in one line: ``stage 2, round 1, step 7/20, loss 0.121, IoU 0.93``."""
+        if self.stage < 0:
+            return "not yet"
+        if self.fault:
+            return f"stage {self.stage} refused, the student before it serves: {self.fault}"
+        refining = f", round {self.round}" if self.round else ""
+        return (
+            f"stage {self.stage}{refining}, step {self.step}/{self.steps}, "
+            f"loss {self.loss:.3f}, IoU {self.iou:.3f}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,12 @@ class Vitals:
         Student that serves; -1 for none.
     stored : int
         Rows known to be stored by the sink.
+    verdict : str
+        What the last labelled frame shows: annulus, disc, none, no beam.
+    alarms : int
+        Alarms raised in this run so far.
+    alarm : str
+        The last one, in one line; empty if there was none.
     progress : Progress
         Where learning is.
     fault : str
@@ -77,6 +98,9 @@ class Vitals:
     latency_ms: float = float("nan")
     student_revision: int = -1
     stored: int = 0
+    verdict: str = ""
+    alarms: int = 0
+    alarm: str = ""
     progress: Progress = Progress()
     fault: str = ""
 

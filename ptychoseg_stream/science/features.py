@@ -15,7 +15,7 @@ from .frame import FloatArray
 from .geometry import Geometry, angle_map, radius_map
 from .prepare import Prepared
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 """Raised whenever a formula below changes: centroids of another version are refused."""
 
 FEATURES = (

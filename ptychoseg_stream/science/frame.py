@@ -84,6 +84,8 @@ class Frame:
         When the frame was taken [s since the epoch].
     fault : str
         Why there is no image.
+    origin : str
+        ``FILE:dataset`` whose row `index` is the image; empty if there is none.
     """
 
     run: str
@@ -95,6 +97,7 @@ class Frame:
     data_key: str = "image"
     time: float = 0.0
     fault: str = ""
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 The label of every staged frame is the teacher's ring on the registered mean of all staged frames:
 the student learns to see in one noisy, modulated frame what the teacher sees only in their mean.
+`ptychoseg_stream.science.refine` takes it from there.
 """
 
 import hashlib
@@ -12,12 +13,13 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from ..errors import LearningError
 from .augment import Example, batch_of
 from .frame import FloatArray
+from .loss import batch_iou, dice_loss
 from .unet import UNet, new_unet
 
 Weights: TypeAlias = Mapping[str, NDArray]
@@ -35,7 +37,7 @@ class StudentOptions:
     base, depth : int
         Of the U-Net: channels of the first level, number of poolings.
     first_steps, steps : int
-        Training steps of stage 0 and of each later stage.
+        Training steps of the first student, and of each later stage.
     learning_rate, weight_decay : float
         Of AdamW.
     warm_up : int
@@ -46,6 +48,15 @@ class StudentOptions:
         Side of the square patches [px].
     seed : int
         Of initialisation and augmentation.
+    rounds : int
+        Most rounds of refinement after a stage; 0 for none.
+    round_steps : int
+        Training steps of a round.
+    anchor_weight : float
+        Of the teacher's label in the soft label of a round; the rest is the student's own
+        probability. 0 is self-training without an anchor, which runs away.
+    epsilon : float
+        Refinement has converged when its masks change by less than this (1 - IoU).
     """
 
     base: int = 8
@@ -58,16 +69,24 @@ class StudentOptions:
     batch: int = 8
     patch: int = 64
     seed: int = 0
+    rounds: int = 5
+    round_steps: int = 10
+    anchor_weight: float = 0.5
+    epsilon: float = 0.005
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        for name in ("base", "depth", "first_steps", "steps", "batch"):
+        for name in ("base", "depth", "first_steps", "steps", "batch", "round_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         if self.patch < 2**self.depth:
             raise ValueError(f"patch must be {2**self.depth} or more for this depth")
         if self.learning_rate <= 0 or self.weight_decay < 0 or self.warm_up < 0:
             raise ValueError("learning_rate must be above 0, weight_decay and warm_up not below")
+        if self.rounds < 0 or self.epsilon < 0:
+            raise ValueError("rounds and epsilon must be 0 or more")
+        if not 0 <= self.anchor_weight <= 1:
+            raise ValueError("anchor_weight must lie in 0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +96,13 @@ class TrainingStep:
     Parameters
     ----------
     stage, step, steps : int
-        Stage (from 0), step in it (from 1) and how many it will have.
+        Stage (from 0), step in this round of it (from 1) and how many the round will have.
     loss : float
         Binary cross-entropy plus Dice loss of the batch.
     iou : float
         Of the batch's predictions with the pseudo-label.
+    round : int
+        Round of refinement, from 1; 0 while the teacher's label is learned.
     """
 
     stage: int
@@ -89,6 +110,17 @@ class TrainingStep:
     steps: int
     loss: float
     iou: float
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One stretch of training: which (that seeds the augmentation), how long, and how fast."""
+
+    stage: int
+    round: int
+    steps: int
+    learning_rate: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,16 +180,20 @@ def fine_tune(
     previous: Student | None,
     examples: Sequence[Example],
     options: StudentOptions,
+    stage: int | None = None,
 ) -> Iterator[TrainingStep | Student]:
     """Learn one stage on all staged frames; yields a record a step and, last, the student.
 
     Parameters
     ----------
     previous : Student or None
-        The student of the stage before; None for stage 0.
+        The student to begin from; None for a fresh one.
     examples : sequence of Example
         All frames staged so far with their pseudo-labels.
     options : StudentOptions
+    stage : int, optional
+        Number of the stage; that after `previous` by default. It differs where a stage between
+        was refused.
 
     Yields
     ------
@@ -169,32 +205,57 @@ def fine_tune(
     Raises
     ------
     LearningError
-        If the loss stops being finite.
+        If a staged frame or the loss is not finite.
     """
-    stage = 0 if previous is None else previous.revision + 1
-    steps = options.first_steps if stage == 0 else options.steps
-    rng = np.random.default_rng([options.seed, stage])
+    if stage is None:
+        stage = 0 if previous is None else previous.revision + 1
+    steps = options.first_steps if previous is None else options.steps
+    return train(previous, examples, options, Course(stage, 0, steps, options.learning_rate))
+
+
+def train(
+    previous: Student | None,
+    examples: Sequence[Example],
+    options: StudentOptions,
+    course: Course,
+) -> Iterator[TrainingStep | Student]:
+    """Train for one course; what is yielded and raised is as in `fine_tune`."""
+    _refuse_unusable(examples, course.stage)
+    rng = np.random.default_rng([options.seed, course.stage, course.round])
     net = _net(previous.weights, options) if previous else _fresh(options)
     net.train()
     optimiser = torch.optim.AdamW(
-        net.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        net.parameters(), lr=course.learning_rate, weight_decay=options.weight_decay
     )
-    for step in range(steps):
-        rate = options.learning_rate * _schedule(step, steps, options.warm_up)
+    for step in range(1, course.steps + 1):
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = _rate(step - 1, course, options.warm_up)
         x, y = (torch.from_numpy(a) for a in batch_of(examples, options.batch, options.patch, rng))
         logits = net(x.contiguous(memory_format=torch.channels_last))
-        loss = functional.binary_cross_entropy_with_logits(logits, y) + _dice_loss(logits, y)
+        loss = functional.binary_cross_entropy_with_logits(logits, y) + dice_loss(logits, y)
         if not bool(torch.isfinite(loss)):
-            raise LearningError(f"stage {stage}, step {step + 1}: the loss is not finite")
+            raise LearningError(f"stage {course.stage}, step {step}: the loss is not finite")
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
-        yield TrainingStep(stage, step + 1, steps, float(loss.detach()), _batch_iou(logits, y))
+        value, agreement = float(loss.detach()), batch_iou(logits, y)
+        yield TrainingStep(course.stage, step, course.steps, value, agreement, course.round)
     _settle(net, examples, options, rng)
-    yield Student.of(_weights(net), stage, options)
+    yield Student.of(_weights(net), course.stage, options)
+
+
+def _refuse_unusable(examples: Sequence[Example], stage: int) -> None:
+    if not examples:
+        raise LearningError(f"stage {stage}: there is no staged frame to learn from")
+    shape = examples[0].ring.shape
+    for number, example in enumerate(examples):
+        which = f"stage {stage}: staged frame {number} of {len(examples)} (from 0)"
+        if not example.counts.shape == example.label.shape == shape:
+            raise LearningError(f"{which} or its label is not of the size {shape} of the others")
+        finite = np.isfinite(example.counts).all() and np.isfinite(example.label).all()
+        if not finite or not 0 < example.plateau < np.inf:
+            raise LearningError(f"{which} holds values that are not finite, or no beam")
 
 
 def _settle(
@@ -229,21 +290,9 @@ def _weights(net: UNet) -> dict[str, NDArray]:
     return {k: v.detach().cpu().numpy().copy() for k, v in net.state_dict().items()}
 
 
-def _schedule(step: int, steps: int, warm_up: int) -> float:
-    """Linear warm-up, then a cosine to 5 %."""
+def _rate(step: int, course: Course, warm_up: int) -> float:
+    """Learning rate of a step (from 0): linear warm-up, then a cosine to 5 %."""
     if step < warm_up:
-        return (step + 1) / warm_up
-    done = (step - warm_up) / max(1, steps - warm_up)
-    return 0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done)))
-
-
-def _dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the Dice coefficient, soft, over the batch (Milletari et al. 2016)."""
-    p = torch.sigmoid(logits)
-    return 1 - (2 * (p * target).sum() + 1) / (p.sum() + target.sum() + 1)
-
-
-def _batch_iou(logits: Tensor, target: Tensor) -> float:
-    found, true = logits.detach() > 0, target > 0.5
-    union = int((found | true).sum())
-    return int((found & true).sum()) / union if union else 1.0
+        return course.learning_rate * (step + 1) / warm_up
+    done = (step - warm_up) / max(1, course.steps - warm_up)
+    return course.learning_rate * (0.05 + 0.95 * 0.5 * (1 + float(np.cos(np.pi * done))))

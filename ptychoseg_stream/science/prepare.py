@@ -1,4 +1,4 @@
-"""Frame preparation: counts, despike, then plateau and smoothing solved together.
+"""Frame preparation: inspect (see `validity`), then plateau and smoothing solved together.
 
 All functions take a micro-batch ``(n, h, w)`` and treat each frame on its own, so that the result
 of a frame never depends on which batch it came in.
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import FrameError
-from .counts import PrepareOptions, to_counts
-from .despike import despike
-from .frame import BoolArray, FloatArray
+from .counts import PrepareOptions
+from .frame import BitMap, BoolArray, FloatArray
+from .validity import inspect
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,26 +25,34 @@ class Prepared:
     Parameters
     ----------
     counts : ndarray of float32
-        ``(n, h, w)`` despiked counts J.
+        ``(n, h, w)`` counts J, repaired where a pixel is invalid.
     smooth : ndarray of float32
         ``(n, h, w)`` adaptively smoothed counts S (J itself where sigma is 0).
     plateau : ndarray of float32
         ``(n,)`` bright-field plateau p [counts per pixel].
-    bad : ndarray of bool
-        ``(n, h, w)`` pixels without a usable value (not the repaired spikes).
+    bits : ndarray of uint16
+        ``(n, h, w)`` of `ValidBit`: why a pixel is invalid.
     spikes : ndarray of int
-        ``(n,)`` number of repaired spikes.
+        ``(n,)`` number of pixels that a cosmic ray or a hot pixel spoiled.
+    unknown : ndarray of bool
+        ``(n, h, w)`` invalid pixels with no valid one near to repair them from: J is 0 there.
     """
 
     counts: FloatArray
     smooth: FloatArray
     plateau: FloatArray
-    bad: BoolArray
+    bits: BitMap
     spikes: NDArray[np.intp]
+    unknown: BoolArray
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.counts)
+
+    @property
+    def bad(self) -> BoolArray:
+        """``(n, h, w)`` pixels that must not be used, for whatever reason."""
+        return self.bits != 0
 
     @property
     def relative(self) -> FloatArray:
@@ -57,8 +65,9 @@ class Prepared:
             self.counts[item],
             self.smooth[item],
             self.plateau[item],
-            self.bad[item],
+            self.bits[item],
             self.spikes[item],
+            self.unknown[item],
         )
 
 
@@ -83,9 +92,9 @@ def prepare(image: NDArray[Any], options: PrepareOptions | None = None) -> Prepa
         If the frame cannot be labelled; the text says why.
     """
     options = options or PrepareOptions()
-    counts, bad = to_counts(image, options)
-    clean, spikes = despike(counts[None], bad[None])
-    return prepare_counts(clean, bad[None], spikes, options)
+    seen = inspect(image, options)
+    spikes = np.array([seen.spikes], np.intp)
+    return prepare_counts(seen.counts[None], seen.bits[None], spikes, options, seen.unknown[None])
 
 
 def join(parts: Sequence[Prepared]) -> Prepared:
@@ -94,15 +103,32 @@ def join(parts: Sequence[Prepared]) -> Prepared:
         np.concatenate([p.counts for p in parts]),
         np.concatenate([p.smooth for p in parts]),
         np.concatenate([p.plateau for p in parts]),
-        np.concatenate([p.bad for p in parts]),
+        np.concatenate([p.bits for p in parts]),
         np.concatenate([p.spikes for p in parts]),
+        np.concatenate([p.unknown for p in parts]),
     )
 
 
 def prepare_counts(
-    counts: FloatArray, bad: BoolArray, spikes: NDArray[np.intp], options: PrepareOptions
+    counts: FloatArray,
+    bits: BitMap,
+    spikes: NDArray[np.intp],
+    options: PrepareOptions,
+    unknown: BoolArray | None = None,
 ) -> Prepared:
-    """Solve plateau and smoothing of despiked counts ``(n, h, w)``.
+    """Solve plateau and smoothing of repaired counts.
+
+    Parameters
+    ----------
+    counts : ndarray of float32
+        ``(n, h, w)``.
+    bits : ndarray of uint16
+        ``(n, h, w)`` of `ValidBit`.
+    spikes : ndarray of int
+        ``(n,)``.
+    options : PrepareOptions
+    unknown : ndarray of bool, optional
+        ``(n, h, w)`` pixels that could not be repaired; None for none.
 
     Raises
     ------
@@ -116,8 +142,9 @@ def prepare_counts(
         counts,
         np.stack([s for s, _ in solved]),
         np.array([p for _, p in solved], np.float32),
-        bad,
+        bits,
         spikes,
+        np.zeros(bits.shape, bool) if unknown is None else unknown,
     )
 
 
@@ -147,7 +174,7 @@ def solve_plateau(counts: FloatArray, options: PrepareOptions) -> tuple[FloatArr
     plateau = float(np.square(start, dtype=np.float64).sum()) / total
     smooth, sigma = counts, -1.0
     for _ in range(8):
-        if (new := _sigma(plateau, options)) != sigma:
+        if (new := smoothing(plateau, options)) != sigma:
             sigma = new
             smooth = _gauss(counts, sigma) if sigma > 0 else counts
         bright = smooth[_mostly(smooth > 0.5 * plateau)]
@@ -158,7 +185,8 @@ def solve_plateau(counts: FloatArray, options: PrepareOptions) -> tuple[FloatArr
     return smooth, plateau
 
 
-def _sigma(plateau: float, options: PrepareOptions) -> float:
+def smoothing(plateau: float, options: PrepareOptions) -> float:
+    """Return the Gaussian sigma [px] that a plateau [counts per pixel] calls for."""
     enough = options.counts_without_smoothing
     if plateau >= enough or plateau <= 0:
         return 0.0
@@ -180,17 +208,20 @@ def _refuse_without_beam(smooth: FloatArray, plateau: float, options: PrepareOpt
     if plateau < options.min_plateau:
         raise FrameError(
             f"no beam: plateau {plateau:.3g} counts per pixel, at least {options.min_plateau:g} "
-            "needed (`node.prepare.min_plateau`)"
+            "needed (`node.prepare.min_plateau`)",
+            "no beam",
         )
     middle = float(np.median(smooth))
     if float((smooth > 0.5 * plateau).mean()) > 0.6:
         raise FrameError(
             f"no beam: more than 60% of the frame lies above half of the plateau ({plateau:.4g} "
-            "counts); a pedestal? set `node.prepare.pedestal`"
+            "counts); a pedestal? set `node.prepare.pedestal`",
+            "no beam",
         )
     spread = 1.4826 * float(np.median(np.abs(smooth - middle)))
     if plateau - middle < options.min_contrast * spread:
         raise FrameError(
             f"no beam: plateau {plateau:.3g} does not stand out of a background of "
-            f"{middle:.3g} +- {spread:.2g} counts"
+            f"{middle:.3g} +- {spread:.2g} counts",
+            "no beam",
         )

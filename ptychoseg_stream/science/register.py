@@ -64,17 +64,30 @@ def _kernel(positions: NDArray[np.float64], n: int) -> NDArray[np.complex64]:
 
 
 def translate(image: FloatArray, shift: tuple[float, float]) -> FloatArray:
-    """Move an image ``(h, w)`` by ``(dy, dx)`` [px], bilinear, borders repeated."""
+    """Move an image ``(h, w)`` by ``(dy, dx)`` [px], borders repeated.
+
+    Cubic convolution with a = -1/2 (Keys, IEEE Trans. ASSP 29, 1153 (1981)): unlike linear
+    interpolation it hardly blurs an edge, but it may overshoot by a few per cent.
+    """
     return _along(_along(image, shift[0], 0), shift[1], 1)
 
 
 def _along(image: FloatArray, shift: float, axis: int) -> FloatArray:
     whole = int(np.floor(shift))
-    part = np.float32(shift - whole)
+    part = shift - whole
     n = image.shape[axis]
     at = np.arange(n) - whole
-    near = np.take(image, np.clip(at, 0, n - 1), axis=axis)
     if part == 0:
-        return near
-    far = np.take(image, np.clip(at - 1, 0, n - 1), axis=axis)
-    return (1 - part) * near + part * far
+        return np.take(image, np.clip(at, 0, n - 1), axis=axis)
+    moved = np.zeros_like(image)
+    for offset, weight in zip((1, 0, -1, -2), _keys(part), strict=True):
+        moved += weight * np.take(image, np.clip(at + offset, 0, n - 1), axis=axis)
+    return moved
+
+
+def _keys(part: float) -> NDArray[np.float32]:
+    """Weights of the pixels at +1, 0, -1, -2 for a point `part` of a pixel before pixel 0."""
+    far, near = np.array([1 + part, 2 - part]), np.array([part, 1 - part])
+    outer = -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2
+    inner = 1.5 * near**3 - 2.5 * near**2 + 1
+    return np.array([outer[0], inner[0], inner[1], outer[1]], np.float32)

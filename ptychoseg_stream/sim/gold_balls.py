@@ -1,129 +1,23 @@
 """The simulated experiment: the gold-ball scan of CXIDB 65, what may go wrong, and the truth."""
 
 from dataclasses import dataclass
-from math import ceil, prod
-from typing import Any, Literal
+from math import ceil
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..science.frame import BoolArray, ClassMap
-from .detection import Detector
+from ..science.frame import BitMap, BoolArray, ClassMap
+from .detection import Detector, cosmic_tracks
 from .optics import OVERSAMPLING, Beam, Pupil, blur, empty_beam, far_field
+from .options import SHAPE, GoldBalls
 from .sample import ENERGY_EV, Balls, gold_on_membrane
 from .truth import class_map, stop_arm
 
-SHAPE = (104, 104)
 OBJECT_PIXEL = 11.128e-9  # m; wavelength * distance / (104 px * pixel pitch) of the measured frames
-PUPIL = Pupil()
 BATCH = 16  # frames propagated together: 16 windows of complex64 stay near the caches
+GAP_ROW = 72  # below the beam, in the dark field
 STRONG = Balls(diameter=65e-9, coverage=0.3, layers=3, cluster=12.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GoldBalls:
-    """What to simulate; the defaults are the clean scan.
-
-    Parameters
-    ----------
-    grid : tuple of int
-        Rows and columns of the scan.
-    n_frames : int, optional
-        Only the first so many points of the grid.
-    step : float
-        Between two points [m].
-    seed : int
-        Of the sample, the detector and the noise.
-    dose : float
-        Photons per frame without a sample.
-    flux_noise : float
-        Standard deviation of a frame's dose, relative to it.
-    strong : bool
-        A thicker and denser sample that clearly modulates the ring.
-    pupil : Pupil
-        The beam.
-    drift : tuple of float
-        How far the beam moves over the scan, rows and columns [px].
-    drift_path : tuple of tuple of float
-        Where the beam is at each frame [px], in place of a straight `drift`.
-    change_at : int
-        First frame at which `dose_factor` and `ring_scale` hold.
-    dose_factor, ring_scale : float
-        Factors on the dose and on the radii of the ring.
-    read_noise, dark_pattern : float
-        Standard deviations of the read noise and of a fixed pattern [photons].
-    hot_pixels : int
-        Number of pixels that always read `hot_value`.
-    hot_value : float
-        In detector units.
-    arm_width : float
-        Width of a beam-stop arm that reaches to the beam [px]; 0 for none.
-    arm_transmission : float
-        Part of the beam that the arm lets through.
-    arm_angle : float
-        Where the arm comes from: 0 right, 90 top [degrees].
-    stray : float
-        Stray light, a wide halo around the frame's middle, relative to the dose.
-    gain, pedestal : float
-        Detector units per photon; offset of every pixel [detector units].
-    dtype : {"uint16", "float32"}
-        Of the frames; float32 is neither rounded nor clipped.
-
-    Raises
-    ------
-    ValueError
-        A value that makes no sense; the text names it.
-    """
-
-    grid: tuple[int, int] = (40, 40)
-    n_frames: int | None = None
-    step: float = 30e-9
-    seed: int = 0
-    dose: float = 3.75e5
-    flux_noise: float = 0.0
-    strong: bool = False
-    pupil: Pupil = PUPIL
-    drift: tuple[float, float] = (0.0, 0.0)
-    drift_path: tuple[tuple[float, float], ...] = ()
-    change_at: int = 0
-    dose_factor: float = 1.0
-    ring_scale: float = 1.0
-    read_noise: float = 0.7
-    dark_pattern: float = 0.15
-    hot_pixels: int = 0
-    hot_value: float = 60000.0
-    arm_width: float = 0.0
-    arm_transmission: float = 0.0
-    arm_angle: float = 90.0
-    stray: float = 0.0
-    gain: float = 1.0
-    pedestal: float = 0.0
-    dtype: Literal["uint16", "float32"] = "uint16"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be simulated."""
-        points = prod(self.grid)
-        if min(self.grid) < 1:
-            raise ValueError(f"grid: {self.grid} has no points, give at least (1, 1)")
-        if self.n_frames is not None and not 1 <= self.n_frames <= points:
-            raise ValueError(
-                f"n_frames: {self.n_frames} of a grid of {points} points; "
-                f"give 1..{points} or a larger grid"
-            )
-        if self.drift_path and len(self.drift_path) != self.length:
-            raise ValueError(
-                f"drift_path: {len(self.drift_path)} places for {self.length} frames; give one each"
-            )
-        if not 0 <= self.hot_pixels <= prod(SHAPE):
-            raise ValueError(f"hot_pixels: {self.hot_pixels} of {prod(SHAPE)} pixels")
-        for name in ("step", "dose", "dose_factor", "ring_scale", "gain"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: {getattr(self, name)} must be above 0")
-
-    @property
-    def length(self) -> int:
-        """Number of frames."""
-        return prod(self.grid) if self.n_frames is None else self.n_frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +38,13 @@ class Scan:
         ``(H, W)`` the hot ones.
     shifts : ndarray
         ``(n, 2)`` true drift of the beam, rows and columns [px].
+    bits : ndarray of uint16
+        ``(n, H, W)`` of `ptychoseg_stream.science.frame.ValidBit`: which pixels are wrong, and why.
+    background : ndarray of float64
+        ``(H, W)`` expected photons per frame that the sample has no part in: stray light, glow and
+        dark pattern, averaged over the frames.
+    signal : ndarray of float32 or None
+        ``(n, H, W)`` expected photons of beam and sample; None unless asked for.
     """
 
     frames: NDArray[Any]
@@ -152,6 +53,9 @@ class Scan:
     energy_eV: float
     bad_pixels: BoolArray
     shifts: NDArray[np.float64]
+    bits: BitMap
+    background: NDArray[np.float64]
+    signal: NDArray[np.float32] | None = None
 
 
 def simulate(options: GoldBalls | None = None) -> Scan:
@@ -168,26 +72,45 @@ def simulate(options: GoldBalls | None = None) -> Scan:
         Frames and truth.
     """
     options = options or GoldBalls()
-    # One stream each: more noise, or a drift, must not change the sample.
-    sample_rng, detector_rng, noise_rng = np.random.default_rng(options.seed).spawn(3)
+    # One stream each: more noise, a drift or a defect must not change the sample. What comes later
+    # stands later, so that what was there before stays the same.
+    streams = np.random.default_rng(options.seed).spawn(5)
+    sample_rng, detector_rng, noise_rng, defect_rng, cosmic_rng = streams
     positions = raster(options.grid, options.step, options.length)
     beam = _beam(options)
     arm = stop_arm(SHAPE, options.pupil.center, options.arm_width, options.arm_angle)
-    detector = _detector(options, detector_rng)
+    detector = _detector(options, detector_rng, defect_rng)
     doses = _doses(options, noise_rng)
     corners = (positions - positions[0]) / OBJECT_PIXEL
     balls = STRONG if options.strong else Balls()
     sample = gold_on_membrane(_extent(options), OBJECT_PIXEL, balls, sample_rng)
     frames = np.empty((options.length, *SHAPE), options.dtype)
-    halo = options.stray * _halo()
+    bits = np.zeros(frames.shape, np.uint16)
+    signal = np.empty(frames.shape, np.float32) if options.keep_signal else None
+    halo, glow = options.stray * _halo(), options.glow * _glow()
     weakened = np.where(arm, options.arm_transmission, 1.0).astype(np.float32)
     for start in range(0, options.length, BATCH):
         part = slice(start, start + BATCH)
+        dose = doses[part, None, None]
         light = far_field(sample, corners[part], options.pupil, beam[part], SHAPE, OBJECT_PIXEL)
         ring = blur(weakened * light, options.pupil.psf) / _area(options.pupil, beam[part])
-        frames[part] = detector.expose(doses[part, None, None] * (ring + halo), noise_rng)
-    truth = _truth(options.pupil, beam, arm)
-    return Scan(frames, truth, positions, ENERGY_EV, detector.bad_pixels, beam.shifts)
+        photons = dose * (ring + halo) + glow
+        tracks = _tracks(options, len(dose), cosmic_rng)
+        frames[part] = detector.expose(photons, tracks, noise_rng)
+        bits[part] = detector.truth(frames[part], photons, tracks, arm)
+        if signal is not None:
+            signal[part] = dose * ring
+    return Scan(
+        frames,
+        _truth(options.pupil, beam, arm),
+        positions,
+        ENERGY_EV,
+        detector.hot,
+        beam.shifts,
+        bits,
+        doses.mean() * halo + glow + detector.dark,
+        signal,
+    )
 
 
 def raster(grid: tuple[int, int], step: float, n: int | None = None) -> NDArray[np.float64]:
@@ -231,18 +154,32 @@ def _doses(options: GoldBalls, rng: np.random.Generator) -> NDArray[np.float64]:
     return options.dose * factor * np.maximum(flux, 0.0)
 
 
-def _detector(options: GoldBalls, rng: np.random.Generator) -> Detector:
-    bad = np.zeros(SHAPE, bool)
-    bad.flat[rng.permutation(bad.size)[: options.hot_pixels]] = True
+def _detector(
+    options: GoldBalls, rng: np.random.Generator, defect_rng: np.random.Generator
+) -> Detector:
+    hot = np.zeros(SHAPE, bool)
+    hot.flat[rng.permutation(hot.size)[: options.hot_pixels]] = True
+    dead = np.zeros(SHAPE, bool)
+    dead.flat[defect_rng.permutation(dead.size)[: options.dead_pixels]] = True
+    gap = np.zeros(SHAPE, bool)
+    gap[GAP_ROW : GAP_ROW + options.gap_width] = True
     return Detector(
         dark=options.dark_pattern * rng.standard_normal(SHAPE),
-        bad_pixels=bad,
+        hot=hot,
+        dead=dead & ~hot,
+        gap=gap,
         hot_value=options.hot_value,
         read_noise=options.read_noise,
         gain=options.gain,
         pedestal=options.pedestal,
         dtype=options.dtype,
+        saturation=options.saturation,
     )
+
+
+def _tracks(options: GoldBalls, n: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    kind = (options.cosmics, options.cosmic_length, options.cosmic_energy)
+    return cosmic_tracks(n, SHAPE, *kind, rng)
 
 
 def _area(pupil: Pupil, beam: Beam) -> NDArray[np.float32]:
@@ -255,6 +192,12 @@ def _halo() -> NDArray[np.float64]:
     y, x = (np.arange(size) - (size - 1) / 2 for size in SHAPE)
     halo = np.exp(-(y[:, None] ** 2 + x**2) / (2 * 20.0**2))
     return halo / halo.sum()
+
+
+def _glow() -> NDArray[np.float64]:
+    """Return ``(H, W)`` light from the first corner, 1 there."""
+    y, x = (np.arange(size) / size for size in SHAPE)
+    return np.exp(-3 * np.hypot(y[:, None], x))
 
 
 def _truth(pupil: Pupil, beam: Beam, arm: BoolArray) -> ClassMap:

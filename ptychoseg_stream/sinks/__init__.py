@@ -9,6 +9,8 @@
 
     worker     the thread behind a sink
     courier    batches, attempts, and what happens when Tiled says no
-    tiled_run, run_file      the layout of a run in Tiled, and in a file
-    derived, rows, history   documents; table columns and order; rows kept in case
+    tiled_run, run_file      the layout of a run in Tiled, and in a file; tiled_nodes: its nodes
+    derived, history         documents; rows kept in case
+    rows, columns            the order of rows, and the table beside the masks
+    arrays, side_tables      the arrays that may be published; alarms and stages
 """

@@ -16,6 +16,7 @@ from .hdf5 import HDF5Sink
 from .history import History
 from .options import TiledOptions
 from .rows import Intake, Row
+from .side_tables import Journal
 from .tiled_run import TiledRun
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
@@ -54,6 +55,7 @@ class _Slip:
     history: History
     tiled: TiledRun | None = None
     intake: Intake = field(default_factory=Intake)
+    journal: Journal = field(default_factory=Journal)
     buffer: list[Row] = field(default_factory=list[Row])
     since: float = 0.0  # when the oldest row of the buffer came [s, monotonic]
     diverted: bool = False
@@ -130,7 +132,7 @@ class Courier:
         self._store(slip, last=True)
         self._attempt(slip, lambda: self._stop(slip, account))
         if self._divert_if_told(slip):
-            self._unsent.end(run.derived, account)
+            self._unsent.end(run.derived, account, slip.journal.copy())
             self._leave_note(slip, account)
         del self._slips[run.derived.uid]
 
@@ -156,6 +158,7 @@ class Courier:
 
     def _line_up(self, slip: _Slip, row: Row) -> None:
         repeated = slip.intake.repeated
+        slip.journal.take([row])  # also of a row that comes again: what it tells may be new
         for ordered in slip.intake.take(row):
             if not slip.buffer:
                 slip.since = time.monotonic()
@@ -189,12 +192,12 @@ class Courier:
             slip.history.add(slip.buffer)
             slip.buffer = []
             slip.run.stored = tiled.rows
+            tiled.append_notes(slip.journal.pages)
 
     def _stop(self, slip: _Slip, account: Account) -> None:
-        intake = slip.intake
-        self._create(slip).end(
-            account, self._clock(), filled=intake.filled, repeated=intake.repeated
-        )
+        intake, tiled = slip.intake, self._create(slip)
+        tiled.append_notes(slip.journal.pages)
+        tiled.end(account, self._clock(), filled=intake.filled, repeated=intake.repeated)
 
     def _attempt(self, slip: _Slip, action: Callable[[], object]) -> bool:
         """Do something on the server; if that fails for good, the run goes to a file."""

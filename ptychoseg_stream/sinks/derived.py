@@ -10,13 +10,18 @@ import numpy as np
 from event_model import ComposeRunBundle, compose_run
 
 from ..node.ports import Account, Clock, RunInfo
-from ..science.frame import legend
-from .rows import COLUMNS, Shape
+from ..science.frame import Frame, bit_legend, legend
+from .arrays import ARRAYS
+from .columns import Column
+from .rows import Shape
 
 STREAM = "primary"
-TABLE = "internal"
+TABLE = "internal"  # where Bluesky clients look for the columns of a stream
 OBJECT = "ptychoseg"
 SOFTWARE = "ptychoseg_stream"
+RAW_SOURCE = "raw_source"
+"""Metadata key of arrays: ``FILE:dataset`` of the raw frames, where they came from a file."""
+COMMON = {"source": SOFTWARE, "object_name": OBJECT}
 EXIT_STATUSES = ("success", "abort", "fail")
 # What a reader searches masks by, besides the uid of the raw run.
 COPIED = {
@@ -63,27 +68,36 @@ class Derived:
         """Return the start document."""
         return dict(self._compose().start_doc)
 
-    def descriptor(self, arrays: Sequence[str], shape: Shape) -> dict[str, Any]:
-        """Return the descriptor of the stream; its time is that of the start, before any row."""
-        keys = data_keys(arrays, shape)
+    def descriptor(self, stream: str, keys: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Return the descriptor of a stream; its time is that of the start, before any row.
+
+        Parameters
+        ----------
+        stream : str
+            Name of the stream.
+        keys : dict
+            Its data keys, from `array_keys` and `column_keys`.
+        """
         bundle = self._compose().compose_descriptor(
-            name=STREAM,
+            name=stream,
             data_keys=keys,
             object_keys={OBJECT: list(keys)},
-            uid=str(uuid.uuid5(uuid.UUID(self.uid), STREAM)),
+            uid=str(uuid.uuid5(uuid.UUID(self.uid), stream)),
             time=self.time,
         )
         return dict(bundle.descriptor_doc)
 
-    def stop(self, account: Account, rows: int, time: float, **counts: int) -> dict[str, Any]:
+    def stop(
+        self, account: Account, events: Mapping[str, int], time: float, **counts: int
+    ) -> dict[str, Any]:
         """Return the stop document.
 
         Parameters
         ----------
         account : Account
             What became of the frames, as the node counted them.
-        rows : int
-            Rows stored.
+        events : mapping
+            Rows stored, by name of the stream.
         time : float
             Now [s since the epoch].
         **counts : int
@@ -97,14 +111,18 @@ class Derived:
                 time=max(time, self.time),
             )
         )
-        stop["num_events"] = {STREAM: rows}
+        stop["num_events"] = dict(events)
         stop["account"] = {
             "received": account.received,
             "written": account.written,
             "refused": {str(reason): count for reason, count in account.refused.items()},
             "lost": account.lost,
+            "alarms": account.alarms,
+            "verdicts": dict(account.verdicts),
             **counts,
         }
+        if account.verdict:
+            stop["verdict"] = account.verdict
         return stop
 
     def clean(self, value: Any) -> Any:
@@ -145,24 +163,39 @@ class Derived:
             **about,
             "processing": {"software": SOFTWARE, **self.clean(self.raw.processing)},
             "class_codes": legend(),
+            "bit_legend": bit_legend(),
         }
         return compose_run(uid=self.uid, time=self.time, metadata=metadata)
 
 
-def data_keys(arrays: Sequence[str], shape: Shape) -> dict[str, dict[str, Any]]:
-    """Return the data keys of the arrays and of the table's columns, as a descriptor holds them."""
-    common = {"source": SOFTWARE, "object_name": OBJECT}
-    keys: dict[str, dict[str, Any]] = {
+def raw_metadata(frame: Frame) -> dict[str, str]:
+    """Return where a frame came from: stream, data key, and the dataset it was read from if any."""
+    source = {RAW_SOURCE: frame.origin} if frame.origin else {}
+    return {"raw_stream": frame.stream, "raw_data_key": frame.data_key, **source}
+
+
+def array_keys(arrays: Sequence[str], shape: Shape) -> dict[str, dict[str, Any]]:
+    """Return the data keys of arrays, as a descriptor holds them."""
+    return {
         name: {
             "dtype": "array",
-            "dtype_numpy": "|u1",
+            "dtype_numpy": np.dtype(ARRAYS[name].dtype).str,
             "shape": list(shape),
             "dims": ["y", "x"],
-            **common,
+            **COMMON,
         }
         for name in arrays
     }
-    for name, column in COLUMNS.items():
-        units = {"units": column.units} if column.units else {}
-        keys[name] = {"dtype": column.dtype, "shape": [], **units, **common}
-    return keys
+
+
+def column_keys(columns: Mapping[str, Column[Any]]) -> dict[str, dict[str, Any]]:
+    """Return the data keys of a table's columns, as a descriptor holds them."""
+    return {
+        name: {
+            "dtype": column.dtype,
+            "shape": [],
+            **({"units": column.units} if column.units else {}),
+            **COMMON,
+        }
+        for name, column in columns.items()
+    }

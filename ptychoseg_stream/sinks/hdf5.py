@@ -3,18 +3,21 @@
 import atexit
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jsonschema import ValidationError
 
 from ..errors import StoreError
 from ..node.ports import Account, Clock, RunInfo
 from ..science.frame import Mask
+from .arrays import DEFAULT, nbytes
 from .derived import Derived
-from .rows import MASK, Row, nbytes
+from .rows import Row
 from .run_file import RunFile
+from .side_tables import Entry
 from .worker import Worker
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
@@ -33,6 +36,7 @@ class _Filed:
     account: Account | None = None
     file: RunFile | None = None
     buffer: list[Row] = field(default_factory=list[Row])
+    pages: Mapping[str, Sequence[Entry[Any]]] = field(default_factory=dict)
     since: float = 0.0
     failed: bool = False
 
@@ -47,7 +51,7 @@ class HDF5Sink:
     folder : Path or str
         Where files go; made on demand.
     arrays : sequence of str
-        Class maps to store: "mask", and any of "teacher", "student", "fused".
+        What to store: "mask", and any other of `arrays.ARRAYS`.
     batch_rows, batch_seconds : int, float
         Rows are written when so many wait, or when one has waited so long [s].
     clock : Clock
@@ -58,7 +62,7 @@ class HDF5Sink:
         self,
         folder: Path | str,
         *,
-        arrays: Sequence[str] = (MASK,),
+        arrays: Sequence[str] = DEFAULT,
         batch_rows: int = 64,
         batch_seconds: float = 1.0,
         clock: Clock = time.time,
@@ -117,7 +121,7 @@ class HDF5Sink:
 
     @property
     def pending_bytes(self) -> int:
-        """Class maps waiting for the disk [bytes]."""
+        """Arrays of masks that wait for the disk [bytes]."""
         return self._worker.pending_bytes
 
     def path(self, derived: Derived) -> Path:
@@ -142,10 +146,15 @@ class HDF5Sink:
         filed = self._filed.setdefault(derived.uid, _Filed(derived, self.path(derived)))
         self._worker.take(filed, rows, sum(nbytes(row.mask) for row in rows))
 
-    def end(self, derived: Derived, account: Account) -> None:
-        """End a derived run."""
+    def end(
+        self,
+        derived: Derived,
+        account: Account,
+        pages: Mapping[str, Sequence[Entry[Any]]] | None = None,
+    ) -> None:
+        """End a derived run; `pages` are its alarms and stages that the rows may not have told."""
         filed = self._filed[derived.uid]
-        filed.account = account
+        filed.account, filed.pages = account, pages or {}
         self._worker.end(filed)
 
     def _derived(self, run_uid: str) -> Derived:
@@ -219,7 +228,8 @@ class _FileClerk:
 
     def _stop(self, run: _Filed) -> None:
         file, account = self._file(run), run.account or Account()
-        file.end(run.derived.stop(account, file.rows, self._clock()))
+        file.append_notes(run.pages)
+        file.end(run.derived.stop(account, file.events(), self._clock()))
 
     def _guard(self, run: _Filed, action: Callable[[], object]) -> None:
         try:

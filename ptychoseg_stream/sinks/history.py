@@ -7,14 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..science.frame import ClassMap
+from ..science.frame import Mask
+from .arrays import CONFIDENCE, Pixels
+from .arrays import VALID_BITS as BITS
 from .rows import Row
 
 BATCH = 64
+ROW = 2048  # what a row takes beside its pixels [bytes], about
 
 
 class History:
-    """The last rows of a run, with class maps compressed (about a tenth of their size, or less).
+    """The last rows of a run, with arrays compressed (class maps and bits to about a thirtieth).
 
     Parameters
     ----------
@@ -36,12 +39,11 @@ class History:
     def add(self, rows: Sequence[Row]) -> None:
         """Remember rows."""
         for row in rows:
-            maps = {"": row.mask.classes, **row.mask.alternatives}
-            packed = {name: zlib.compress(classes.tobytes(), 1) for name, classes in maps.items()}
-            # The shape survives as a broadcast single byte.
-            hollow = {name: _hollow(classes) for name, classes in maps.items()}
-            mask = replace(row.mask, classes=hollow.pop(""), alternatives=hollow)
-            self._kept.append((Row(mask, row.time), packed))
+            arrays = _arrays(row.mask)
+            packed = {name: zlib.compress(array.tobytes(), 1) for name, array in arrays.items()}
+            # Shape and type survive as a broadcast single pixel.
+            hollow = {name: _hollow(array) for name, array in arrays.items()}
+            self._kept.append((_with(row, hollow), packed))
             self._size += _size(packed)
         while self._size > self._limit and self._kept:
             self._size -= _size(self._kept.popleft()[1])
@@ -55,17 +57,36 @@ class History:
     def _unpack(self) -> Row:
         row, packed = self._kept.popleft()
         self._size -= _size(packed)
-        maps = {"": row.mask.classes, **row.mask.alternatives}
         full = {
-            name: np.frombuffer(zlib.decompress(packed[name]), np.uint8).reshape(hollow.shape)
-            for name, hollow in maps.items()
+            name: np.frombuffer(zlib.decompress(packed[name]), hollow.dtype).reshape(hollow.shape)
+            for name, hollow in _arrays(row.mask).items()
         }
-        return Row(replace(row.mask, classes=full.pop(""), alternatives=full), row.time)
+        return _with(row, full)
 
 
-def _hollow(classes: ClassMap) -> ClassMap:
-    return np.broadcast_to(np.uint8(0), classes.shape)
+def _arrays(mask: Mask) -> dict[str, Pixels]:
+    """Return all arrays of a mask, by names that tell their field."""
+    arrays = {"": mask.classes, BITS: mask.valid_bits, CONFIDENCE: mask.confidence}
+    found = {name: array for name, array in arrays.items() if array is not None}
+    return found | dict(mask.alternatives)
+
+
+def _with(row: Row, arrays: dict[str, Pixels]) -> Row:
+    """Return the row with the arrays that `_arrays` gave, in another form."""
+    others = dict(arrays)
+    mask = replace(
+        row.mask,
+        classes=others.pop(""),
+        valid_bits=others.pop(BITS, None),
+        confidence=others.pop(CONFIDENCE, None),
+        alternatives=others,
+    )
+    return Row(mask, row.time)
+
+
+def _hollow(array: Pixels) -> Pixels:
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)
 
 
 def _size(packed: dict[str, bytes]) -> int:
-    return 512 + sum(map(len, packed.values()))  # a row itself takes about half a kilobyte
+    return ROW + sum(map(len, packed.values()))

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..errors import StoreError
 from ..node.ports import Account, RunInfo
-from ..science.frame import ClassMap, Mask
+from ..science.frame import Mask
+from .arrays import ARRAYS, CLASS_MAPS, Pixels
 
 
 class MemorySink:
@@ -55,36 +56,43 @@ class MemorySink:
         self._check(run_uid)
         self.accounts[run_uid] = account
 
-    def stack(self, run_uid: str, name: str = "mask") -> ClassMap:
-        """Return the class maps of a run.
+    def stack(self, run_uid: str, name: str = "mask") -> Pixels:
+        """Return an array of all masks of a run.
 
         Parameters
         ----------
         run_uid : str
             Uid of the raw run.
         name : str
-            "mask" for the served ones, else one of the alternatives.
+            "mask" for the served class maps, else one of the alternatives; "valid_bits",
+            "confidence".
 
         Returns
         -------
-        ndarray of uint8
-            ``(n, H, W)``.
+        ndarray of uint8 or uint16
+            ``(n, H, W)``. A mask without bits has the bit `gap` in every pixel, as in Tiled, and
+            one without confidence has 0.
 
         Raises
         ------
         StoreError
-            If there is no such run, or a mask without that alternative.
+            If there is no such run or array, or a mask without that alternative.
         """
         masks = self.rows.get(run_uid)
         if not masks:
             raise StoreError(f"there are no masks of run {run_uid}: was it opened and written?")
-        maps = [
-            m.classes if name in ("mask", m.source) else m.alternatives.get(name) for m in masks
-        ]
-        found = [classes for classes in maps if classes is not None]
-        if len(found) < len(maps):
+        if name not in ARRAYS:
+            raise StoreError(f"there is no array {name!r}: ask for one of {', '.join(ARRAYS)}")
+        kind = ARRAYS[name]
+        arrays = [kind.find(mask) for mask in masks]
+        if name in CLASS_MAPS and any(array is None for array in arrays):
             raise StoreError(f"run {run_uid} has masks without {name!r}: publish it in the profile")
-        return np.stack(found)
+        return np.stack(
+            [
+                np.full(mask.classes.shape, kind.fill, kind.dtype) if array is None else array
+                for mask, array in zip(masks, arrays, strict=True)
+            ]
+        )
 
     def stored(self, run_uid: str) -> int:
         """Return how many rows of a run there are."""

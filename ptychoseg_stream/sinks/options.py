@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..errors import ProfileError
-from .rows import MASK
+from .arrays import ARRAYS, DEFAULT, MASK
 
-ARRAYS = (MASK, "teacher", "student", "fused")
 MEGABYTE = 1 << 20
 
 
@@ -28,12 +27,13 @@ class TiledOptions:
     batch_seconds : float
         ... unless the first of them has waited this long [s].
     arrays : tuple of str
-        Arrays to publish: "mask", and of "teacher", "student", "fused" those wanted beside it.
+        Arrays to publish: "mask", and of "valid_bits", "confidence", "teacher", "student", "fused"
+        those wanted beside it.
     patch_bytes : int
-        Most class maps in one request [bytes], one row at least: websocket subscribers refuse
+        Most of one array in one request [bytes], one row at least: websocket subscribers refuse
         messages of more than 1 MB.
     queue_bytes : int
-        Class maps that may wait for the server [bytes] before a run goes to a file.
+        Arrays of masks that may wait for the server [bytes] before a run goes to a file.
     history_bytes : int
         Compressed rows of a run to remember [bytes], so that the file of a run that fails half-way
         is complete.
@@ -57,7 +57,7 @@ class TiledOptions:
     container: str = "processed/ptychoseg"
     batch_rows: int = 16
     batch_seconds: float = 0.25
-    arrays: tuple[str, ...] = (MASK,)
+    arrays: tuple[str, ...] = DEFAULT
     patch_bytes: int = 700 * 1024
     queue_bytes: int = 256 * MEGABYTE
     history_bytes: int = 64 * MEGABYTE
@@ -76,7 +76,8 @@ class TiledOptions:
         if not self.container.strip("/"):
             raise ProfileError("container is empty: name one, such as 'processed/ptychoseg'")
         if MASK not in self.arrays or not set(self.arrays) <= set(ARRAYS):
-            raise ProfileError(f"arrays is {self.arrays}: name {MASK!r} and any of {ARRAYS[1:]}")
+            others = tuple(name for name in ARRAYS if name != MASK)
+            raise ProfileError(f"arrays is {self.arrays}: name {MASK!r} and any of {others}")
         if len(set(self.arrays)) < len(self.arrays):
             raise ProfileError(f"arrays is {self.arrays}: name each once")
         for name in ("batch_rows", "attempts"):

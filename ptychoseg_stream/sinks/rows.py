@@ -1,17 +1,17 @@
 """One row per frame: the columns of the table beside the masks, and how rows fall in line."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
-from ..science.frame import ClassCode, ClassMap, Frame, Mask
+from ..science.frame import ClassCode, Frame, Mask, ValidBit
+from .columns import Column, Stamps, schema, tabulate
 
 Shape: TypeAlias = tuple[int, int]
 
-MASK = "mask"  # name of the array that every run has; other arrays are named like their source
 NEVER_ANNOUNCED = "frame was never announced"
 
 
@@ -22,30 +22,36 @@ class Row(NamedTuple):
     time: float
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of the table: its JSON type, how to read it off a mask, and its unit."""
-
-    dtype: Literal["integer", "number", "string"]
-    value: Callable[[Mask], int | float | str]
-    units: str = ""
-
-    @property
-    def arrow(self) -> pa.DataType:
-        """Return the type that a SQL table stores."""
-        return {"integer": pa.int64(), "number": pa.float64(), "string": pa.string()}[self.dtype]
+def _invalid_pixels(mask: Mask) -> int:
+    bits = mask.valid_bits  # without any, the array has a gap in every pixel
+    return mask.classes.size if bits is None else int(np.count_nonzero(bits))
 
 
-COLUMNS: dict[str, Column] = {
+def _cosmic_pixels(mask: Mask) -> int:
+    bits = mask.valid_bits
+    return 0 if bits is None else int(np.count_nonzero(bits & np.uint16(ValidBit.COSMIC)))
+
+
+COLUMNS: dict[str, Column[Mask]] = {
     "raw_index": Column("integer", lambda mask: mask.frame.index),
     "raw_seq_num": Column("integer", lambda mask: mask.frame.seq_num),
     "source": Column("string", lambda mask: mask.source),
     "status": Column("string", lambda mask: mask.status),
     "reason": Column("string", lambda mask: mask.reason),
+    "verdict": Column("string", lambda mask: mask.verdict),
+    "alarm": Column("string", lambda mask: "; ".join(alarm.text for alarm in mask.alarms)),
     "student_revision": Column("integer", lambda mask: mask.student_revision),
     "student_hash": Column("string", lambda mask: mask.student_hash),
     "centroids_hash": Column("string", lambda mask: mask.centroids_hash),
     "iou_to_teacher": Column("number", lambda mask: float(mask.quality.iou_to_teacher)),
+    "iou_to_student": Column("number", lambda mask: float(mask.quality.iou_to_student)),
+    "entropy": Column("number", lambda mask: float(mask.quality.entropy), "bits"),
+    "centre_y": Column("number", lambda mask: float(mask.quality.centre[0]), "px"),
+    "centre_x": Column("number", lambda mask: float(mask.quality.centre[1]), "px"),
+    "radius_inner": Column("number", lambda mask: float(mask.quality.inner), "px"),
+    "radius_outer": Column("number", lambda mask: float(mask.quality.outer), "px"),
+    "invalid_pixels": Column("integer", _invalid_pixels, "px"),
+    "cosmic_pixels": Column("integer", _cosmic_pixels, "px"),
     "ring_area": Column("integer", lambda mask: int(mask.ring_area), "px"),
     "shift_y": Column("number", lambda mask: float(mask.shift[0]), "px"),
     "shift_x": Column("number", lambda mask: float(mask.shift[1]), "px"),
@@ -56,30 +62,17 @@ COLUMNS: dict[str, Column] = {
 
 def table_schema(arrays: Sequence[str]) -> pa.Schema:
     """Return the columns of the table of a run that publishes `arrays`."""
-    stamped = (*COLUMNS, *arrays)
-    return pa.schema(
-        [
-            pa.field("seq_num", pa.int64()),
-            pa.field("time", pa.float64()),
-            *(pa.field(name, column.arrow) for name, column in COLUMNS.items()),
-            # A Bluesky client looks for the timestamp of every data key, arrays included.
-            *(pa.field(f"ts_{name}", pa.float64()) for name in stamped),
-        ]
-    )
+    return schema(COLUMNS, arrays)
 
 
 def table(rows: Sequence[Row], arrays: Sequence[str]) -> pa.Table:
     """Return the table rows of `rows`; ``seq_num`` counts from 1, ``ts_*`` is the frame's time."""
-    stamps = [row.mask.frame.time or row.time for row in rows]
-    columns: dict[str, list[Any]] = {
-        "seq_num": [row.mask.frame.index + 1 for row in rows],
-        "time": [row.time for row in rows],
-    }
-    for name, column in COLUMNS.items():
-        columns[name] = [column.value(row.mask) for row in rows]
-    for name in (*COLUMNS, *arrays):
-        columns[f"ts_{name}"] = stamps
-    return pa.table(columns, schema=table_schema(arrays))
+    stamps = Stamps(
+        seq_nums=[row.mask.frame.index + 1 for row in rows],
+        times=[row.time for row in rows],
+        taken=[row.mask.frame.time or row.time for row in rows],
+    )
+    return tabulate(COLUMNS, [row.mask for row in rows], stamps, arrays)
 
 
 def run_shape(rows: Sequence[Row]) -> Shape | None:
@@ -89,10 +82,12 @@ def run_shape(rows: Sequence[Row]) -> Shape | None:
 
 
 def fitted(row: Row, shape: Shape) -> Row:
-    """Return the row with a class map of `shape`; a mask of another size becomes class 255."""
+    """Return the row with arrays of `shape`; a mask of another size becomes class 255."""
     mask = row.mask
+    if mask.valid_bits is not None and mask.valid_bits.shape != shape:
+        mask = replace(mask, valid_bits=None)
     if mask.classes.shape == shape:
-        return row
+        return row if mask is row.mask else Row(mask, row.time)
     classes = np.full(shape, ClassCode.INVALID, np.uint8)
     if mask.status != "ok":
         return Row(replace(mask, classes=classes), row.time)
@@ -100,32 +95,6 @@ def fitted(row: Row, shape: Shape) -> Row:
     return Row(
         replace(mask, classes=classes, source="none", status="refused", reason=reason), row.time
     )
-
-
-def stack(rows: Sequence[Row], name: str, shape: Shape) -> ClassMap:
-    """Return the class maps that array `name` gets, ``(n, H, W)`` uint8; 255 where there is none.
-
-    Parameters
-    ----------
-    rows : sequence of Row
-        Rows as `fitted` returns them.
-    name : str
-        "mask" for the served masks, else the source ("teacher", "student", "fused") wanted.
-    shape : tuple of int
-        ``(H, W)``.
-    """
-    block = np.full((len(rows), *shape), ClassCode.INVALID, np.uint8)
-    for target, row in zip(block, rows, strict=True):
-        mask = row.mask
-        found = mask.classes if name in (MASK, mask.source) else mask.alternatives.get(name)
-        if found is not None and found.shape == shape:
-            target[:] = found
-    return block
-
-
-def nbytes(mask: Mask) -> int:
-    """Return the memory that the class maps of a mask take [bytes]."""
-    return mask.classes.nbytes + sum(other.nbytes for other in mask.alternatives.values())
 
 
 class Intake:

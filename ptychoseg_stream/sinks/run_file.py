@@ -2,15 +2,18 @@
 
 ::
 
-    /                attributes: start, stop (JSON), class_codes (JSON), raw_run
+    /                attributes: class_codes, bit_legend (JSON), raw_run
+    /start, /stop    documents (JSON)
     /mask            (N, H, W) uint8, chunked, compressed; row i is frame i of the raw run
-    /teacher ...     other class maps, where there are any
+    /valid_bits ...  other arrays, where there are any
     /internal/...    one dataset of N values per column of the table
+    /alarms/...      one dataset per column, one value per alarm; there once there is one
+    /stages/...      the same, one value per stage
 """
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,24 +21,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..science.frame import ClassCode, legend
-from .derived import TABLE, Derived
-from .rows import (
-    NEVER_ANNOUNCED,
-    Row,
-    Shape,
-    fitted,
-    lost_row,
-    run_shape,
-    stack,
-    table,
-    table_schema,
-)
+from ..science.frame import bit_legend, legend
+from .arrays import ARRAYS, stack
+from .columns import schema
+from .derived import STREAM, TABLE, Derived, raw_metadata
+from .rows import NEVER_ANNOUNCED, Row, Shape, fitted, lost_row, run_shape, table, table_schema
+from .side_tables import SIDE_TABLES, Entry, Journal, side_table
 
 CHUNK = 16
 BLOCK = 256  # values per chunk of a column
 TEXT = h5py.string_dtype()
-DTYPES = {"int64": np.int64, "double": np.float64, "string": TEXT}
+DTYPES = {"bool": np.bool_, "int64": np.int64, "double": np.float64, "string": TEXT}
 
 
 class RunFile:
@@ -51,7 +47,7 @@ class RunFile:
     derived : Derived
         The run.
     arrays : sequence of str
-        Class maps to store.
+        Names of the arrays to store.
 
     Attributes
     ----------
@@ -72,15 +68,16 @@ class RunFile:
         self._arrays = tuple(arrays)
         self._shape: Shape | None = None
         self._last: Row | None = None
+        self._journal = Journal()
+        self._written: dict[str, int] = {}  # entries in the file, by side table
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, "w") as file:
             file.attrs["class_codes"] = json.dumps(legend())
+            file.attrs["bit_legend"] = json.dumps(bit_legend())
             file.attrs["raw_run"] = derived.raw.uid
             # A dataset, since an attribute holds 64 kB at most.
             file.create_dataset("start", data=json.dumps(derived.start()), dtype=TEXT)
-            group = file.create_group(TABLE)
-            for column in table_schema(self._arrays):
-                _column(group, column.name, DTYPES[str(column.type)])
+            _columns_for(file.create_group(TABLE), table_schema(self._arrays))
         _sync(path)
 
     def append(self, rows: Sequence[Row], *, last: bool = False) -> bool:
@@ -95,15 +92,29 @@ class RunFile:
             for name in self._arrays:
                 if name not in file:
                     _array(file, name, shape)
+                    file[name].attrs.update(raw_metadata(ordered[0].mask.frame))
             for group in _neighbours(ordered):
                 first = _index(group[0])
                 for name in self._arrays:
                     _put(file[name], first, stack(group, name, shape))
                 self._put_table(file, group)
+            self._journal.take(ordered)
+            self._put_notes(file)
         _sync(self.path)
         self._last = ordered[-1]
         self.rows += len(ordered)
         return True
+
+    def append_notes(self, pages: Mapping[str, Sequence[Entry[Any]]]) -> None:
+        """Write alarms and stages that no row has told."""
+        self._journal.merge(pages)
+        with h5py.File(self.path, "a") as file:
+            self._put_notes(file)
+        _sync(self.path)
+
+    def events(self) -> dict[str, int]:
+        """Return the number of rows written, by name of the stream."""
+        return {STREAM: self.rows, **self._written}
 
     def end(self, stop: dict[str, Any]) -> None:
         """Write the stop document, and rows that say so where there are none."""
@@ -114,7 +125,7 @@ class RunFile:
         _sync(self.path)
 
     def _tell_holes(self, file: h5py.File, last: Row) -> None:
-        columns = _columns(file)
+        columns = _group(file, TABLE)
         missing: list[int] = np.flatnonzero(np.asarray(columns["seq_num"]) == 0).tolist()
         for first in range(0, len(missing), BLOCK):
             rows = [
@@ -126,17 +137,35 @@ class RunFile:
                 )
                 for index in missing[first : first + BLOCK]
             ]
-            for group in _neighbours(rows):
-                self._put_table(file, group)  # the class maps are 255 already
+            # Without the size of frames: the arrays hold their fill already.
+            shaped = [fitted(row, last.mask.classes.shape) for row in rows]
+            for group in _neighbours(shaped):
+                self._put_table(file, group)
 
     def _put_table(self, file: h5py.File, rows: Sequence[Row]) -> None:
-        columns = _columns(file)
+        columns = _group(file, TABLE)
         for name, values in table(rows, self._arrays).to_pydict().items():
             _put(columns[name], _index(rows[0]), values)
+
+    def _put_notes(self, file: h5py.File) -> None:
+        for name, page in self._journal.pages.items():
+            if len(page) > self._written.get(name, 0):
+                if name not in file:
+                    _columns_for(file.create_group(name), schema(SIDE_TABLES[name]))
+                group = _group(file, name)
+                # All anew: rows of earlier frames may have come later. They are few.
+                ordered = sorted(page, key=_frame)
+                for column, values in side_table(name, ordered).to_pydict().items():
+                    _put(group[column], 0, values)
+                self._written[name] = len(page)
 
 
 def _index(row: Row) -> int:
     return row.mask.frame.index
+
+
+def _frame(entry: Entry[Any]) -> int:
+    return entry.frame
 
 
 def _neighbours(rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -146,27 +175,36 @@ def _neighbours(rows: Sequence[Row]) -> Iterator[list[Row]]:
 
 
 def _array(file: h5py.File, name: str, shape: Shape) -> None:
+    kind = ARRAYS[name]
     data = file.create_dataset(
         name,
         shape=(0, *shape),
         maxshape=(None, *shape),
         chunks=(CHUNK, *shape) if shape[0] * shape[1] < 1 << 17 else (1, *shape),
-        dtype=np.uint8,
-        fillvalue=int(ClassCode.INVALID),
+        dtype=kind.dtype,
+        fillvalue=kind.fill,
         compression="gzip",
         compression_opts=1,
     )
-    data.attrs["class_codes"] = json.dumps(legend())
+    for key, value in kind.metadata.items():
+        data.attrs[key] = value if isinstance(value, str) else json.dumps(value)
 
 
-def _column(group: Any, name: str, dtype: Any) -> None:
-    group.create_dataset(name, shape=(0,), maxshape=(None,), chunks=(BLOCK,), dtype=dtype)
+def _columns_for(group: h5py.Group, columns: Any) -> None:
+    for column in columns:
+        group.create_dataset(
+            column.name,
+            shape=(0,),
+            maxshape=(None,),
+            chunks=(BLOCK,),
+            dtype=DTYPES[str(column.type)],
+        )
 
 
-def _columns(file: h5py.File) -> h5py.Group:
-    group = file[TABLE]
+def _group(file: h5py.File, name: str) -> h5py.Group:
+    group = file[name]
     if not isinstance(group, h5py.Group):
-        raise OSError(f"{file.filename}: {TABLE} is no group: do not edit files while they grow")
+        raise OSError(f"{file.filename}: {name} is no group: do not edit files while they grow")
     return group
 
 

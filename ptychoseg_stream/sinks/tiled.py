@@ -12,12 +12,13 @@ from tiled.client.container import Container
 from ..errors import StoreError
 from ..node.ports import Account, Clock, RunInfo
 from ..science.frame import Mask
+from .arrays import nbytes
 from .connection import connect
 from .courier import Courier, Route
 from .derived import Derived
 from .hdf5 import HDF5Sink
 from .options import TiledOptions
-from .rows import Row, nbytes
+from .rows import Row
 from .worker import Worker
 
 KEPT = 256  # closed runs whose place and size are remembered

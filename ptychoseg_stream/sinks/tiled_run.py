@@ -3,33 +3,34 @@
 ::
 
     <uid>                 BlueskyRun 3.0, metadata {start, stop}
-    └── primary           BlueskyEventStream 3.0, composite; metadata is the descriptor
-        ├── mask          (row, y, x) uint8; row i is frame i of the raw run
-        ├── teacher ...   other class maps, where asked for
-        └── internal      table, one row per row of mask
+    ├── primary           BlueskyEventStream 3.0, composite; metadata is the descriptor
+    │   ├── mask          (row, y, x) uint8; row i is frame i of the raw run
+    │   ├── valid_bits    (row, y, x) uint16; other arrays, where asked for
+    │   └── internal      table, one row per row of mask
+    ├── alarms            a stream with nothing but its table internal; there once it has a row
+    └── stages            the same
 
 Every method may be called again after it failed: what is there already is left alone.
 """
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import httpx
-import numpy as np
-from tiled.client.array import ArrayClient
 from tiled.client.base import BaseClient
 from tiled.client.container import Container
-from tiled.client.dataframe import DataFrameClient
-from tiled.structures.array import ArrayStructure, BuiltinDtype
-from tiled.structures.core import Spec, StructureFamily
-from tiled.structures.data_source import DataSource
+from tiled.structures.core import Spec
 
 from ..node.ports import Account
-from ..science.frame import legend
+from .arrays import ARRAYS, itemsize, stack
+from .columns import schema
 from .connection import Refusal, Unavailable, adopt
-from .derived import STREAM, TABLE, Derived, data_keys
+from .derived import STREAM, Derived, array_keys, column_keys, raw_metadata
 from .options import TiledOptions
-from .rows import COLUMNS, Row, Shape, fitted, run_shape, stack, table, table_schema
+from .rows import COLUMNS, Row, Shape, fitted, run_shape, table, table_schema
+from .side_tables import SIDE_TABLES, Entry, side_table
+from .tiled_nodes import TiledArray, TiledTable, create_array, create_stream, create_table
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
@@ -64,11 +65,10 @@ class TiledRun:
         self._options = options
         self._tags = derived.access_tags
         self._node: Container | None = None
-        self._stream: Container | None = None
         self._shape: Shape | None = None
-        self._arrays: dict[str, ArrayClient] = {}
-        self._table: DataFrameClient | None = None
-        self._in_doubt = False
+        self._streams: dict[str, Container] = {}
+        self._arrays: dict[str, TiledArray] = {}
+        self._tables: dict[str, TiledTable] = {}  # by name of the stream
 
     @property
     def uri(self) -> str:
@@ -114,13 +114,32 @@ class TiledRun:
             return False
         todo = [fitted(row, shape) for row in rows if row.mask.frame.index >= self.rows]
         for part in self._parts(todo, shape):
-            blocks = {name: stack(part, name, shape) for name in self._options.arrays}
             self._create(part[0], shape, len(part))
-            for name, block in blocks.items():
-                self._arrays[name].patch(block, offset=(self.rows,), extend=True)
-            self._append_table(part)
+            for name, array in self._arrays.items():
+                array.put(self.rows, stack(part, name, shape))
+            self._tables[STREAM].append(table(part, self._options.arrays))
             self.rows += len(part)
         return True
+
+    def append_notes(self, pages: Mapping[str, Sequence[Entry[Any]]]) -> None:
+        """Store alarms and stages.
+
+        Parameters
+        ----------
+        pages : mapping
+            All entries of the run so far, by name of the side table; those stored are skipped.
+        """
+        for name, page in pages.items():
+            if len(page) <= self._events().get(name, 0):
+                continue
+            if name not in self._tables:
+                keys = column_keys(SIDE_TABLES[name])
+                stream = self._open_stream(name, keys)
+                self._tables[name] = create_table(
+                    stream, schema(SIDE_TABLES[name]), keys, self._tags
+                )
+            stored = self._tables[name].rows
+            self._tables[name].append(side_table(name, page[stored:], stored))
 
     def end(self, account: Account, time: float, **counts: int) -> None:
         """Write the stop document and tell subscribers that nothing follows."""
@@ -128,97 +147,48 @@ class TiledRun:
         node = self._node
         if node is None:
             return
-        stop = self._derived.stop(account, self.rows, time, **counts)
+        stop = self._derived.stop(account, self._events(), time, **counts)
         node.update_metadata({"stop": stop}, drop_revision=True)
-        nodes: list[BaseClient | None] = [*self._arrays.values(), self._table, self._stream, node]
-        for part in filter(None, nodes):
+        parts = [part.node for part in (*self._arrays.values(), *self._tables.values())]
+        nodes: list[BaseClient] = [*parts, *self._streams.values(), node]
+        for part in nodes:
             try:
                 part.close_stream()
             except (httpx.HTTPStatusError, Unavailable) as error:
                 # Only subscribers miss something; the data are stored.
                 logger.debug("Stream of %s was not closed: %s", part.uri, error)
 
+    def _events(self) -> dict[str, int]:
+        """Rows stored, by name of the stream."""
+        return {STREAM: 0} | {name: table.rows for name, table in self._tables.items()}
+
     def _parts(self, rows: Sequence[Row], shape: Shape) -> Iterator[Sequence[Row]]:
-        size = max(1, self._options.patch_bytes // (shape[0] * shape[1]))
+        row_bytes = shape[0] * shape[1] * itemsize(self._options.arrays)
+        size = max(1, self._options.patch_bytes // row_bytes)
         for first in range(0, len(rows), size):
             yield rows[first : first + size]
 
     def _create(self, first: Row, shape: Shape, rows: int) -> None:
-        if self._table is not None:
+        if STREAM in self._tables:
             return
-        self.begin()
         arrays = self._options.arrays
-        keys = data_keys(arrays, shape)
-        stream = self._stream or self._create_stream(shape)
-        raw = {"raw_stream": first.mask.frame.stream, "raw_data_key": first.mask.frame.data_key}
+        keys, columns = array_keys(arrays, shape), column_keys(COLUMNS)
+        stream = self._open_stream(STREAM, {**keys, **columns})
+        raw = raw_metadata(first.mask.frame)
         for name in arrays:
             if name not in self._arrays:
-                metadata = {**keys[name], "class_codes": legend(), **raw}
-                self._arrays[name] = self._create_array(stream, name, (rows, *shape), metadata)
-        metadata = {name: keys[name] for name in COLUMNS}
-        self._table = adopt(
-            stream,
-            TABLE,
-            lambda: stream.create_appendable_table(
-                table_schema(arrays), key=TABLE, metadata=metadata, access_tags=self._tags
-            ),
-        )
+                metadata = {**keys[name], **ARRAYS[name].metadata, **raw}
+                self._arrays[name] = create_array(
+                    stream, name, ARRAYS[name].dtype, (rows, *shape), metadata, self._tags
+                )
+        self._tables[STREAM] = create_table(stream, table_schema(arrays), columns, self._tags)
 
-    def _create_stream(self, shape: Shape) -> Container:
+    def _open_stream(self, name: str, keys: dict[str, dict[str, Any]]) -> Container:
+        """Return the node of a stream; makes it."""
+        self.begin()
         if self._node is None:
             raise Refusal(f"run {self._derived.uid} has no node")
-        run, tags = self._node, self._tags
-        descriptor = self._derived.descriptor(self._options.arrays, shape)
-        metadata = {
-            key: value
-            for key, value in descriptor.items()
-            if key not in ("name", "object_keys", "run_start")
-        }
-        specs = [Spec("BlueskyEventStream", "3.0"), Spec("composite")]
-        node = adopt(
-            run,
-            STREAM,
-            lambda: run.create_container(STREAM, metadata=metadata, specs=specs, access_tags=tags),
-        )
-        # The client of a composite node checks every new child; ours are right by construction.
-        self._stream = stream = node.base
-        return stream
-
-    def _create_array(
-        self,
-        stream: Container,
-        name: str,
-        shape: tuple[int, int, int],
-        metadata: Mapping[str, object],
-    ) -> ArrayClient:
-        # One chunk of exactly the rows of the first patch. Tiled pads every other declaration (a
-        # larger or partial chunk) with rows of zeros when the array is extended.
-        structure = ArrayStructure(
-            shape=shape,
-            chunks=tuple((size,) for size in shape),
-            data_type=BuiltinDtype.from_numpy_dtype(np.dtype(np.uint8)),
-            dims=("time", "y", "x"),
-        )
-        source = DataSource(structure_family=StructureFamily.array, structure=structure)
-        family, tags = StructureFamily.array, self._tags
-        return adopt(
-            stream,
-            name,
-            lambda: stream.new(family, [source], key=name, metadata=metadata, access_tags=tags),
-        )
-
-    def _append_table(self, rows: Sequence[Row]) -> None:
-        node = self._table
-        if node is None:
-            raise Refusal(f"run {self._derived.uid} has no table")
-        if self._in_doubt:
-            # An append whose answer was lost may have been done; to repeat it would double rows.
-            found = len(node.read(["seq_num"]))
-            if found not in (self.rows, self.rows + len(rows)):
-                raise Refusal(f"{node.uri} has {found} rows where {self.rows} were stored")
-            if found > self.rows:
-                self._in_doubt = False
-                return
-        self._in_doubt = True
-        node.append_partition(0, table(rows, self._options.arrays))
-        self._in_doubt = False
+        if name not in self._streams:
+            descriptor = self._derived.descriptor(name, keys)
+            self._streams[name] = create_stream(self._node, descriptor, self._tags)
+        return self._streams[name]

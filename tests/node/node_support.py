@@ -34,6 +34,10 @@ def content(mask: Mask):
     values["frame"] = mask.frame.index
     values["classes"] = mask.classes.tobytes()
     values["alternatives"] = {k: v.tobytes() for k, v in mask.alternatives.items()}
+    for name in ("valid_bits", "confidence"):
+        array = getattr(mask, name)
+        values[name] = None if array is None else array.tobytes()
+    values["stages"] = repr(mask.stages)
     values["quality"] = repr(mask.quality)  # NaN equals itself
     return values
 

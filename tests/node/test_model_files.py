@@ -1,5 +1,6 @@
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.metadata import version
 
 import h5py
 import numpy as np
@@ -7,12 +8,15 @@ import pytest
 from beams import QUICK
 
 from ptychoseg_stream.errors import CentroidsError
-from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.store import (
     ARRAYS,
     load_centroids,
-    load_student,
     save_centroids,
+)
+from ptychoseg_stream.node.students import (
+    Provenance,
+    StoredStudent,
+    load_student,
     save_student,
 )
 from ptychoseg_stream.node.trainer import InlineTrainer, Stage
@@ -23,7 +27,6 @@ from ptychoseg_stream.science.prepare import prepare
 from ptychoseg_stream.science.prototypes import TeacherOptions
 from ptychoseg_stream.science.som import Centroids
 
-OPTIONS = NodeOptions(stages=(0,), student=QUICK)
 SMALL = TeacherOptions(map_size=4, iterations=200, sample=800, weights={"angle": 0.0})
 
 
@@ -41,8 +44,12 @@ def student(scan):
     ring = prepared.relative[0] > 0.5
     plateau = float(prepared.plateau[0])
     trainer = InlineTrainer(QUICK)
-    trainer.submit(Stage([Example(prepared.counts[0], plateau, ring, beam, PrepareOptions())]))
-    return trainer.collect()
+    example = Example(prepared.counts[0], plateau, ring, beam, PrepareOptions())
+    trainer.submit(Stage([example], None, (0,), "teacher"))
+    (outcome,) = trainer.collect()
+    return StoredStudent(
+        outcome.student, Provenance.of(outcome.record, "uid", QUICK, PrepareOptions(max_sigma=2))
+    )
 
 
 def refusal(path):
@@ -91,7 +98,7 @@ def test_changed_content_does_not_pass_for_the_original(file):
 
 
 def test_other_files_are_refused(tmp_path, student, file):
-    save_student(student, tmp_path / "s.h5", OPTIONS)
+    save_student(student, tmp_path / "s.h5")
     (tmp_path / "notes.h5").write_text("hello")
     (tmp_path / "empty.h5").write_bytes(b"")
     with h5py.File(tmp_path / "frames.h5", "w") as f:
@@ -136,29 +143,70 @@ def test_file_damaged_anywhere_is_refused_or_still_right(tmp_path, file, centroi
 
 
 def test_student_comes_back_exactly_as_it_was(tmp_path, student, scan):
-    save_student(student, tmp_path / "s.h5", OPTIONS)
-    read = load_student(tmp_path / "s.h5", OPTIONS)
-    assert (read.hash, read.revision) == (student.hash, student.revision)
-    assert {k: v.tobytes() for k, v in read.weights.items()} == {
-        k: v.tobytes() for k, v in student.weights.items()
+    save_student(student, tmp_path / "s.h5")
+    read = load_student(tmp_path / "s.h5")
+    assert read.provenance == student.provenance
+    one, other = student.student, read.student
+    assert (other.hash, other.revision) == (one.hash, one.revision)
+    assert {k: v.tobytes() for k, v in other.weights.items()} == {
+        k: v.tobytes() for k, v in one.weights.items()
     }
     x = np.random.default_rng(0).random((2, 5, 64, 64), np.float32)
-    assert read.predict(x).tobytes() == student.predict(x).tobytes()
+    assert other.predict(x).tobytes() == one.predict(x).tobytes()
 
 
-def test_student_of_another_net_or_damaged_is_refused(tmp_path, student, file):
+def test_student_file_says_what_it_was_made_of(tmp_path, student):
+    save_student(student, tmp_path / "s.h5")
+    with h5py.File(tmp_path / "s.h5") as f:
+        assert (f.attrs["run"], f.attrs["frames"].tolist(), f.attrs["stage"]) == ("uid", [0], 0)
+        assert (f.attrs["centroids_hash"], f.attrs["parent_hash"]) == ("teacher", "")
+        assert json.loads(f.attrs["student"])["seed"] == QUICK.seed
+        assert json.loads(f.attrs["prepare"])["max_sigma"] == 2
+        assert json.loads(f.attrs["versions"])["torch"] == version("torch")
+
+
+def test_provenance_of_other_versions_says_which(student):
+    here = student.provenance
+    assert here.differences() == ""
+    there = replace(here, versions=here.versions | {"torch": "1.0"})
+    assert there.differences() == f"torch 1.0 (here {version('torch')})"
+
+
+def test_other_file_or_a_damaged_student_is_refused(tmp_path, student, file):
     path = tmp_path / "s.h5"
-    save_student(student, path, OPTIONS)
-    with pytest.raises(CentroidsError, match="cannot be read as a student"):
-        load_student(path, replace(OPTIONS, student=replace(QUICK, base=8)))
     with pytest.raises(CentroidsError, match="does not hold ptychoseg student"):
-        load_student(file, OPTIONS)
+        load_student(file)
     with pytest.raises(CentroidsError, match="cannot be read"):
-        load_student(tmp_path / "missing.h5", OPTIONS)
+        load_student(tmp_path / "missing.h5")
+    save_student(student, path)
     with h5py.File(path, "a") as f:
         f["weights/head.bias"][0] += 1
     with pytest.raises(CentroidsError, match="damaged"):
-        load_student(path, OPTIONS)
+        load_student(path)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("student", json.dumps(asdict(QUICK) | {"base": 8})),
+        ("student", json.dumps(asdict(QUICK) | {"base": 0})),
+        ("student", json.dumps({"flavour": "vanilla"})),
+        ("prepare", "not json"),
+        ("versions", "3"),
+        ("frames", "many"),
+        ("run", None),
+    ],
+)
+def test_student_whose_provenance_cannot_be_read_is_refused(tmp_path, student, attribute, value):
+    path = tmp_path / "s.h5"
+    save_student(student, path)
+    with h5py.File(path, "a") as f:
+        del f.attrs[attribute]
+        if value is not None:
+            f.attrs[attribute] = value
+    with pytest.raises(CentroidsError, match="cannot be read as a student") as error:
+        load_student(path)
+    assert str(path) in str(error.value)
 
 
 def test_nothing_half_written_is_left_when_the_disk_refuses(tmp_path, centroids):

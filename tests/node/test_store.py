@@ -6,17 +6,20 @@ import h5py
 import pytest
 from beams import QUICK, frames_of
 
+from ptychoseg_stream.errors import CentroidsError
 from ptychoseg_stream.node.node import Node
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.store import (
     FolderStore,
     MemoryStore,
     cache_key,
-    load_student,
 )
+from ptychoseg_stream.node.students import Provenance, StoredStudent
 from ptychoseg_stream.node.trainer import InlineTrainer
 from ptychoseg_stream.science.counts import PrepareOptions
+from ptychoseg_stream.science.learning import Student
 from ptychoseg_stream.science.prototypes import TeacherOptions
+from ptychoseg_stream.science.unet import new_unet
 
 OPTIONS = NodeOptions(stages=(0,), student=QUICK)
 ALONE = replace(OPTIONS, stages=())
@@ -98,10 +101,54 @@ def test_students_are_kept_by_their_hash(tmp_path, scan):
     options = replace(OPTIONS, stages=(0, 1))
     masks = labelled(scan.frames[:3], FolderStore(tmp_path), options)
     for mask in masks:
-        path = tmp_path / f"student-{mask.student_hash[:16]}.h5"
-        read = load_student(path, options)
+        read = FolderStore(tmp_path).find_student(mask.student_hash).student
         assert (read.hash, read.revision) == (mask.student_hash, mask.student_revision)
     assert len(list(tmp_path.glob("student-*.h5"))) == 2
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """A student that learned nothing, and what it says it was made of."""
+    student = Student.of(
+        {k: v.numpy() for k, v in new_unet(QUICK.base, QUICK.depth, 1).state_dict().items()},
+        3,
+        QUICK,
+    )
+    made_of = Provenance("uid", (0, 5), 3, "teacher", "parent", QUICK, PrepareOptions(pedestal=2))
+    return StoredStudent(student, made_of)
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_student_is_found_by_its_hash_with_its_provenance(kind, tmp_path, stored):
+    store = MemoryStore() if kind == "memory" else FolderStore(tmp_path)
+    store.keep_student(stored)
+    again = store if kind == "memory" else FolderStore(tmp_path)
+    found = again.find_student(stored.student.hash)
+    assert found.student.hash == stored.student.hash
+    assert found.provenance == stored.provenance
+    with pytest.raises(CentroidsError, match="0123456789abcdef"):
+        again.find_student("0123456789abcdef" * 4)
+
+
+def test_student_that_is_missing_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(CentroidsError, match="point `cache` of the profile") as error:
+        FolderStore(tmp_path).find_student("ab" * 32)
+    assert str(tmp_path / f"student-{'ab' * 8}.h5") in str(error.value)
+
+
+def test_damaged_student_or_one_under_a_wrong_name_is_not_found(tmp_path, stored):
+    store = FolderStore(tmp_path)
+    store.keep_student(stored)
+    (path,) = tmp_path.glob("student-*.h5")
+    wrong = tmp_path / f"student-{'ab' * 8}.h5"
+    shutil.copy(path, wrong)
+    with pytest.raises(CentroidsError, match="remove the file") as error:
+        store.find_student("ab" * 32)
+    assert str(wrong) in str(error.value)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CentroidsError, match="cannot be read as a student") as error:
+        store.find_student(stored.student.hash)
+    assert str(path) in str(error.value)
 
 
 def spoil_file(folder):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from beams import annulus, beam_of, degrees, radius
@@ -6,6 +8,7 @@ from ptychoseg_stream.science.classes import (
     SECTORS,
     class_map,
     clean_ring,
+    judge,
     polar_profile,
     shadowed_sectors,
 )
@@ -76,6 +79,13 @@ def test_nothing_stays_nothing_and_the_input_is_not_modified():
     assert np.array_equal(ring, before)
 
 
+def test_core_of_the_inner_of_two_rings_is_no_pinhole_of_the_space_between_them():
+    inner, outer = annulus((80, 80), (40, 40), 4, 8), annulus((80, 80), (40, 40), 20, 28)
+    pricked = inner | outer
+    pricked[40, 64] = False
+    assert np.array_equal(clean_ring(pricked), inner | outer)
+
+
 # --- core and verdict -----------------------------------------------------------------------------
 
 
@@ -122,7 +132,7 @@ def test_arc_is_no_annulus_and_encloses_nothing(part):
     ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
     arc = ring & (degrees(SHAPE, CENTRE) < part)
     assert polar_profile(arc, geometry).verdict == "none"
-    assert set(np.unique(class_map(arc, geometry))) == {0, 1}
+    assert not class_map(arc, geometry).any()
 
 
 def test_annulus_with_a_gap_still_encloses_its_core():
@@ -151,19 +161,39 @@ def test_ring_cut_by_the_border_of_the_frame_gets_its_core():
     assert iou(painted(classes, ClassCode.CORE), hole) > 0.9
 
 
-def test_pixels_without_value_are_invalid_whatever_else_they_would_be():
+def test_unknown_pixels_are_invalid_whatever_else_they_would_be():
     ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
-    bad = np.zeros(SHAPE, bool)
-    bad[48, :] = True
-    classes = class_map(ring, geometry, bad)
-    assert (classes[48] == ClassCode.INVALID).all()
-    assert not painted(classes[~bad], ClassCode.INVALID).any()
+    unknown = np.zeros(SHAPE, bool)
+    unknown[47:50] = True
+    classes = class_map(ring, geometry, unknown)
+    assert np.array_equal(painted(classes, ClassCode.INVALID), unknown)
+    assert np.array_equal(classes[~unknown], class_map(ring, geometry)[~unknown])
+
+
+def test_ring_behind_a_gap_of_the_detector_is_not_missed():
+    ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
+    gap = (degrees(SHAPE, CENTRE) < 240) & (radius(SHAPE, CENTRE) > 8)
+    assert judge(ring & ~gap, geometry).verdict == "none"
+    profile = judge(ring & ~gap, geometry, gap)
+    assert profile.verdict == "annulus"
+    assert profile.shown.mean() < 0.4
+    classes = class_map(ring & ~gap, geometry, gap)
+    assert iou(painted(classes, ClassCode.CORE), ~gap & (radius(SHAPE, CENTRE) < 12)) > 0.9
+
+
+def test_profile_that_is_known_already_is_not_made_again():
+    ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
+    profile = judge(ring, geometry)
+    again = class_map(ring, geometry, profile=profile)
+    assert np.array_equal(again, class_map(ring, geometry))
+    none = dataclasses.replace(profile, verdict="none")
+    assert not class_map(ring, geometry, profile=none).any()
 
 
 def test_classes_are_painted_without_touching_the_ring_given():
     ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
     before = ring.copy()
-    class_map(ring, geometry, np.ones(SHAPE, bool))
+    class_map(ring, geometry, ring)
     assert np.array_equal(ring, before)
 
 

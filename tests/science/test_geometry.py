@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
-from beams import annulus
+from beams import annulus, degrees
+from scenes import ellipse
 
 from ptychoseg_stream.science.geometry import Geometry, angle_map, find_beam, keep_large, radius_map
 from ptychoseg_stream.science.prepare import prepare
@@ -33,6 +34,52 @@ def test_beam_that_touches_the_border_is_not_eroded():
     found = find_beam(annulus((60, 60), (12, 30), 0, 14).astype(np.float32))
     assert found.y == pytest.approx(12.2, abs=0.6)
     assert found.x == pytest.approx(30, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("shape", "centre", "inner", "outer"),
+    [
+        ((128, 128), (10, 60), 12, 26),
+        ((128, 128), (0, 60), 12, 26),  # half of it
+        ((128, 128), (-6, 60), 12, 26),  # its centre is not in the frame
+        ((128, 128), (5, 8), 14, 30),  # in a corner
+        ((128, 128), (3, 60), 0, 30),
+        ((128, 128), (60, 133), 0, 30),
+        ((512, 512), (60, 250), 100, 200),
+        ((512, 512), (-30, 250), 60, 120),
+        ((64, 64), (5, 30), 8, 18),
+    ],
+)
+def test_beam_that_the_border_cuts_has_the_centre_and_radius_of_the_whole(
+    shape, centre, inner, outer
+):
+    found = find_beam(annulus(shape, centre, inner, outer).astype(np.float32))
+    assert np.hypot(found.y - centre[0], found.x - centre[1]) < 1
+    assert found.radius == pytest.approx(outer, abs=1)
+
+
+@pytest.mark.parametrize("lost", [20, 60, 120, 200])
+def test_lost_sector_does_not_move_the_centre(lost):
+    shape, centre = (128, 128), (64, 60)
+    beam = annulus(shape, centre, 12, 26) & (degrees(shape, centre) > lost)
+    found = find_beam(beam.astype(np.float32))
+    assert (found.y, found.x) == pytest.approx(centre, abs=0.5)
+    assert found.radius == pytest.approx(26, abs=0.5)
+
+
+@pytest.mark.parametrize("ratio", [1.1, 1.3, 1.5])
+def test_ellipse_is_not_taken_for_a_part_of_a_larger_circle(ratio):
+    ring, _ = ellipse((128, 128), (64, 60), 30, ratio)
+    found = find_beam(ring.astype(np.float32))
+    assert (found.y, found.x) == pytest.approx((64, 60), abs=0.1)
+    assert found.radius == pytest.approx(30 / np.sqrt(ratio), rel=0.02)
+
+
+def test_straight_edge_is_no_circle():
+    lit = np.zeros((100, 100), np.float32)
+    lit[:, 60:] = 1
+    found = find_beam(lit)
+    assert (found.y, found.x) == pytest.approx((49.5, 79.5), abs=0.1)
 
 
 def test_frame_without_beam_falls_back_to_its_middle():

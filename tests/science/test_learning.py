@@ -18,6 +18,7 @@ from ptychoseg_stream.science.learning import (
     fine_tune,
     weights_hash,
 )
+from ptychoseg_stream.science.loss import dice_loss
 from ptychoseg_stream.science.metrics import iou
 from ptychoseg_stream.science.prepare import join, prepare
 from ptychoseg_stream.science.register import ShiftFinder
@@ -286,15 +287,68 @@ def test_student_predicts_frames_of_another_size(first):
         assert iou(found, e.ring) > 0.6
 
 
-def test_data_that_are_not_finite_end_the_stage_with_a_clear_error():
-    good = drawn((64, 64))
-    counts = np.full_like(good.counts, np.nan)
-    broken = dataclasses.replace(good, counts=counts, plateau=1.0)
-    with pytest.raises(LearningError, match="stage 0, step 1: the loss is not finite"):
-        list(fine_tune(None, [broken], QUICK))
+@pytest.mark.parametrize("spoilt", ["counts", "plateau", "label", "no frame"])
+def test_staged_frame_that_is_not_finite_ends_the_stage_before_it_begins(staged, spoilt):
+    nan = np.full_like(staged[0].counts, np.nan)
+    broken = {
+        "counts": dataclasses.replace(staged[1], counts=np.where(staged[1].ring, nan, 1)),
+        "plateau": dataclasses.replace(staged[1], plateau=float("nan")),
+        "label": dataclasses.replace(staged[1], soft=nan),
+    }
+    examples = [staged[0], broken[spoilt]] if spoilt in broken else []
+    with pytest.raises(LearningError, match=r"stage 0: (staged frame 1 of 2|there is no staged)"):
+        next(iter(fine_tune(None, examples, QUICK)))
 
 
 def test_training_that_diverges_ends_with_a_clear_error(staged):
     wild = dataclasses.replace(QUICK, learning_rate=1e38, first_steps=40)
-    with pytest.raises(LearningError, match="not finite"):
+    with pytest.raises(LearningError, match=r"stage 0, step \d+: the loss is not finite"):
         list(fine_tune(None, staged[:1], wild))
+
+
+def test_number_of_the_stage_can_be_given_where_a_stage_between_was_refused(first, staged):
+    _, student = first
+    *steps, third = fine_tune(student, staged, QUICK, 2)
+    assert {s.stage for s in steps} == {2}
+    assert third.revision == 2
+    assert third.hash != learn(student, staged, QUICK)[1].hash  # another draw of patches
+
+
+# --- soft labels ----------------------------------------------------------------------------------
+
+
+def test_soft_label_of_zeros_and_ones_trains_as_the_hard_one(first, staged):
+    soft = [dataclasses.replace(e, soft=e.ring.astype(np.float32)) for e in staged[:1]]
+    assert learn(None, soft, QUICK)[1].hash == first[1].hash
+
+
+def test_patches_carry_the_soft_label(staged):
+    example = dataclasses.replace(staged[0], soft=np.full(staged[0].ring.shape, 0.3, np.float32))
+    _, y = batch_of([example], 4, 64, np.random.default_rng(0))
+    assert np.unique(y).tolist() == [np.float32(0.3)]
+
+
+def test_loss_of_a_soft_label_is_least_where_the_prediction_equals_it():
+    target = torch.tensor([[0.05, 0.2, 0.5, 0.7, 0.95]])
+    logits = torch.logit(target)
+    least = dice_loss(logits, target)
+    for place in range(5):
+        for step in (-0.5, 0.5):
+            moved = logits.clone()
+            moved[0, place] += step
+            assert dice_loss(moved, target) > least
+    p, hard = torch.sigmoid(logits), torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]])
+    usual = 1 - (2 * (p * hard).sum() + 1) / (p.sum() + hard.sum() + 1)
+    assert float(dice_loss(logits, hard)) == pytest.approx(float(usual), abs=1e-6)
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rounds", -1), ("round_steps", 0), ("anchor_weight", 1.5), ("epsilon", -0.1)],
+)
+def test_refinement_that_cannot_work_is_refused(name, value):
+    with pytest.raises(ValueError, match=name):
+        StudentOptions(**{name: value})

@@ -123,7 +123,8 @@ def test_ring_is_where_intensity_between_the_nearest_prototypes_crosses_the_leve
     prepared, geometry = prepared_with_beam(strong.frames[index])
     features = extract(prepared, [geometry])[0].reshape(9, -1)
     expected, margin = ring_pixel_by_pixel(centroids, features)
-    found = centroids._ring_of(features)
+    found, hits, _ = centroids._label(features)
+    assert hits.sum() == found.size
     assert np.array_equal(found[margin > 1e-3], expected[margin > 1e-3])
     assert (margin > 1e-3).mean() > 0.999
     assert 150 < found.sum() < 400
@@ -131,18 +132,46 @@ def test_ring_is_where_intensity_between_the_nearest_prototypes_crosses_the_leve
     assert np.array_equal(ring, clean_ring(found.reshape(104, 104)))
 
 
-def test_winner_is_the_nearest_prototype(centroids, strong):
-    prepared, geometry = prepared_with_beam(strong.frames[2])
-    features = extract(prepared, [geometry])[0]
-    index, distance = centroids.winners(features)
+def nearest_by_hand(centroids, features):
     points = ((features.reshape(9, -1).T - centroids.offset) * centroids.scale) @ (
         centroids.components.T
     )
-    all_distances = np.sqrt(np.square(points[:, None] - centroids.prototypes[None]).sum(axis=2))
-    assert index.shape == distance.shape == (104, 104)
-    assert distance.dtype == np.float32
-    assert distance.ravel() == pytest.approx(all_distances.min(axis=1), abs=1e-4)
-    assert np.array_equal(index.ravel(), all_distances.argmin(axis=1))
+    squared = np.square(points[:, None] - centroids.prototypes[None]).sum(axis=2)
+    return squared.argmin(axis=1), squared.min(axis=1)
+
+
+def test_hits_count_the_pixels_nearest_to_each_lit_prototype(centroids, strong):
+    prepared, geometry = prepared_with_beam(strong.frames[2])
+    features = extract(prepared, [geometry])
+    labels = centroids.label_features(features)
+    nearest, squared = nearest_by_hand(centroids, features[0].astype(np.float64))
+    expected = np.bincount(nearest, minlength=100)
+    lit = centroids.physical_prototypes()[:, 0] >= 0.15
+    assert np.abs(labels.hits[0] - expected)[lit].sum() <= 4  # float32 cannot tell equals
+    assert not labels.hits[0][~lit].any()
+    assert labels.hits.sum() > 200
+    assert labels.errors[0] == pytest.approx(np.sqrt(squared.mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("named", [0, 100])
+def test_hits_do_not_depend_on_which_prototypes_are_named_ring(centroids, scan, named):
+    prepared, geometry = prepared_with_beam(scan.frames[2])
+    features = extract(prepared, [geometry])
+    other = dataclasses.replace(centroids, is_ring=np.arange(100) < named)
+    ours, theirs = centroids.label_features(features), other.label_features(features)
+    assert np.abs(ours.hits - theirs.hits).sum() <= 4
+    assert ours.errors == pytest.approx(theirs.errors, rel=1e-4)
+    assert not theirs.rings.any()
+
+
+def test_labels_of_a_batch_are_those_of_its_frames(centroids, strong):
+    pairs = [prepared_with_beam(f) for f in strong.frames[:3]]
+    features = extract(join([p for p, _ in pairs]), [g for _, g in pairs])
+    together = centroids.label_features(features)
+    for i in range(3):
+        part, alone = together[i : i + 1], centroids.label_features(features[i : i + 1])
+        for name in ("rings", "hits", "errors"):
+            assert np.array_equal(getattr(part, name), getattr(alone, name))
 
 
 def test_label_of_the_simulation_agrees_with_the_truth(centroids, scan):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ptychoseg_stream.node.ports import Account, RunInfo
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
-from ptychoseg_stream.science.records import Quality
+from ptychoseg_stream.science.records import NAN, Alarm, Quality, StageRecord
 
 SHAPE = (6, 8)
 
@@ -45,6 +45,37 @@ def masks_of(indices: Sequence[int], **more: Any) -> list[Mask]:
     return [mask_of(index, **more) for index in indices]
 
 
+def bits_of(index: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
+    """Valid everywhere but for a stop, and a cosmic and hot pixel whose column tells the frame."""
+    bits = np.zeros(shape, np.uint16)
+    bits[-1, :] = 512
+    bits[0, index % shape[1]] = 1024 + 8
+    return bits
+
+
+def alarm_of(index: int, **more: Any) -> Alarm:
+    values = {"monitor": "plateau", "value": 41.5, "expected": NAN, "score": 9.25, "action": "note"}
+    return Alarm(**{**values, "index": index, "text": f"frame {index}: the dose fell", **more})
+
+
+def stage_of(stage: int, **more: Any) -> StageRecord:
+    values: dict[str, Any] = {
+        "stage": stage,
+        "frames": (0, 5, 10, 15, 20)[: stage + 1],
+        "rounds": 2,
+        "delta": NAN if stage == 0 else 0.004,
+        "converged": stage > 0,
+        "promoted": True,
+        "reason": "",
+        "iou_to_anchor": 0.96,
+        "area_change": -0.01,
+        "student_hash": f"student-{stage}",
+        "parent_hash": f"student-{stage - 1}" if stage else "",
+        "centroids_hash": "c0ffee",
+    }
+    return StageRecord(**{**values, **more})
+
+
 def indices_in(masks: np.ndarray) -> list[int]:
     """Frame index that each class map carries; -1 for one of class 255."""
     first, second = masks[:, 0, 0].astype(int), masks[:, 0, 1].astype(int)
@@ -65,14 +96,19 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
     return True
 
 
-def read_file(path: Path | str) -> dict[str, Any]:
-    """Arrays, columns (text decoded) and attributes of a run's file, by name."""
+def read_table(path: Path | str, name: str) -> dict[str, list[Any]]:
+    """Columns (text decoded) of a table in a run's file, by name; empty if there is none."""
     with h5py.File(path) as file:
-        columns = {
-            name: data.asstr()[:].tolist() if data.dtype.kind == "O" else data[:].tolist()
-            for name, data in file["internal"].items()
+        return {
+            column: data.asstr()[:].tolist() if data.dtype.kind == "O" else data[:].tolist()
+            for column, data in file.get(name, {}).items()
         }
-        others = set(file) - {"internal", "start", "stop"}
+
+
+def read_file(path: Path | str) -> dict[str, Any]:
+    """Arrays, columns of the table beside them, and attributes of a run's file, by name."""
+    with h5py.File(path) as file:
+        others = set(file) - {"internal", "alarms", "stages", "start", "stop"}
         arrays = {name: file[name][:] for name in others}
         texts = {name: file[name].asstr()[()] for name in ("start", "stop") if name in file}
-        return {**columns, **arrays, **texts, **dict(file.attrs)}
+        return {**read_table(path, "internal"), **arrays, **texts, **dict(file.attrs)}

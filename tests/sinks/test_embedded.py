@@ -1,6 +1,7 @@
 """The embedded server, and the sink against it over a real network."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,10 +15,22 @@ import numpy as np
 import pytest
 from bluesky_tiled_plugins import subscribe_to_streams
 from event_model import DocumentNames, schema_validators
-from sinks_support import account_of, indices_in, mask_of, masks_of, read_file, run_info, until
+from sinks_support import (
+    account_of,
+    alarm_of,
+    bits_of,
+    indices_in,
+    mask_of,
+    masks_of,
+    read_file,
+    run_info,
+    stage_of,
+    until,
+)
 from tiled.client import from_uri
 
 from ptychoseg_stream.errors import StoreError
+from ptychoseg_stream.science.records import Quality
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.tiled import TiledSink
@@ -67,6 +80,35 @@ def test_documents_of_a_run_are_valid_and_hold_no_key(server, options):
         assert server.api_key not in json.dumps(node.item)
     assert server.api_key not in (server.folder / "server.log").read_text()
     assert server.api_key not in (server.folder / "config.json").read_text()
+
+
+def test_documents_tell_bits_alarms_and_stages(server, options):
+    sink = TiledSink(options, api_key=server.api_key)
+    sink.open(run_info())
+    sink.write("raw-1", [mask_of(0, valid_bits=bits_of(0), stages=(stage_of(0),))])
+    sink.write("raw-1", [mask_of(1, quality=Quality(), alarms=(alarm_of(1),))])
+    sink.close("raw-1", account_of(2))
+    sink.shutdown()
+    client = from_uri(sink.address("raw-1"), api_key=server.api_key)
+    with client.context:
+        documents = list(client.documents())
+    for name, document in documents:
+        schema_validators[DocumentNames[name]].validate(dict(document))
+    streams = {doc["uid"]: doc["name"] for name, doc in documents if name == "descriptor"}
+    assert set(streams.values()) == {"primary", "alarms", "stages"}
+    events = [
+        (streams[doc["descriptor"]], doc["data"]) for name, doc in documents if name == "event"
+    ]
+    assert Counter(stream for stream, _ in events) == {"primary": 2, "alarms": 1, "stages": 1}
+    assert documents[-1][1]["num_events"] == {"primary": 2, "alarms": 1, "stages": 1}
+    frames = [data for stream, data in events if stream == "primary"]
+    assert np.array_equal(frames[0]["valid_bits"], bits_of(0))
+    assert (np.array(frames[1]["valid_bits"]) == 1).all()
+    assert math.isnan(frames[1]["entropy"])
+    told = dict(event for event in events if event[0] != "primary")
+    assert told["alarms"]["text"] == "frame 1: the dose fell"
+    assert math.isnan(told["alarms"]["expected"])
+    assert told["stages"]["promoted"] is True
 
 
 @pytest.mark.filterwarnings(r"ignore:connect\(\) must be used:DeprecationWarning")

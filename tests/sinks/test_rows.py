@@ -10,7 +10,8 @@ from sinks_support import account_of, mask_of, run_info
 
 from ptychoseg_stream.errors import ProfileError
 from ptychoseg_stream.science.frame import ClassCode
-from ptychoseg_stream.sinks.derived import Derived
+from ptychoseg_stream.sinks.arrays import stack
+from ptychoseg_stream.sinks.derived import STREAM, Derived, array_keys, column_keys
 from ptychoseg_stream.sinks.history import History
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.rows import (
@@ -19,7 +20,6 @@ from ptychoseg_stream.sinks.rows import (
     Row,
     fitted,
     run_shape,
-    stack,
     table,
     table_schema,
 )
@@ -113,8 +113,9 @@ def test_documents_are_valid_whatever_the_raw_start_holds():
     }
     derived = Derived.of(replace(info, processing=hostile), lambda: 10.0, secret="my-secret")
     start = derived.start()
-    descriptor = derived.descriptor(("mask",), (6, 8))
-    stop = derived.stop(account_of(3, exit_status="strange"), 3, 12.0, filled=1)
+    keys = array_keys(("mask",), (6, 8)) | column_keys(COLUMNS)
+    descriptor = derived.descriptor(STREAM, keys)
+    stop = derived.stop(account_of(3, exit_status="strange"), {STREAM: 3}, 12.0, filled=1)
     for name, document in (("start", start), ("descriptor", descriptor), ("stop", stop)):
         schema_validators[DocumentNames[name]].validate(document)
     assert start["processing"]["a_b_c"] == [0, 1, 2]
@@ -123,7 +124,7 @@ def test_documents_are_valid_whatever_the_raw_start_holds():
     assert "my-secret" not in repr((start, descriptor, stop))
     assert stop["exit_status"] == "fail"
     assert descriptor["time"] == start["time"] == 10.0
-    assert derived.descriptor(("mask",), (6, 8)) == descriptor
+    assert derived.descriptor(STREAM, keys) == descriptor
 
 
 @pytest.mark.parametrize(
@@ -150,3 +151,4 @@ def test_options_can_be_read_from_a_profile():
     adapter = TypeAdapter(TiledOptions)
     options = adapter.validate_python({"batch_rows": 4, "arrays": ["mask", "student"]})
     assert options == TiledOptions(batch_rows=4, arrays=("mask", "student"))
+    assert TiledOptions().arrays == ("mask", "valid_bits")

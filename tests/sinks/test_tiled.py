@@ -133,9 +133,15 @@ def test_every_node_of_a_run_is_asked_for_with_the_access_tags_of_the_raw_run(
     sink.write("raw-1", [mask_of(0)])
     sink.close("raw-1", account_of(1))
     assert sink.drain(30)
-    nodes = {body["id"]: body["access_tags"] for body in bodies[-4:]}
-    assert list(nodes) == [sink.derived_uid("raw-1"), "primary", "mask", "internal"]
-    assert list(nodes.values()) == [["beamline"]] * 4
+    nodes = {body["id"]: body["access_tags"] for body in bodies[-5:]}
+    assert list(nodes) == [
+        sink.derived_uid("raw-1"),
+        "primary",
+        "mask",
+        "valid_bits",
+        "internal",
+    ]
+    assert list(nodes.values()) == [["beamline"]] * 5
 
 
 def test_frames_that_were_never_announced_are_rows_of_class_255(root, options, sink):
@@ -192,11 +198,12 @@ def test_a_run_can_be_processed_again_and_found_by_the_raw_uid(root, options, si
 
 
 def test_large_frames_go_in_requests_that_a_websocket_takes(root, options, sink):
-    write_run(sink, range(5), shape=(512, 512))
-    array = derived(root, options, sink)["primary"].base["mask"]
-    assert array.shape == (5, 512, 512)
-    assert array.chunks[0] == (2, 2, 1)
-    assert indices_in(array.read()) == list(range(5))
+    write_run(sink, range(5), shape=(400, 400))
+    arrays = derived(root, options, sink)["primary"].base
+    assert indices_in(arrays["mask"].read()) == list(range(5))
+    for name in ("mask", "valid_bits"):
+        assert arrays[name].shape == (5, 400, 400)
+        assert arrays[name].chunks[0] == (2, 2, 1)  # three rows of bits are 960 kB
 
 
 def test_other_class_maps_are_published_where_asked_for(root, options, make_sink):
