@@ -29,7 +29,6 @@ from ptychoseg_stream.errors import FrameError
 from ptychoseg_stream.evaluation.offline import label_all
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.store import MemoryStore
-from ptychoseg_stream.science.classes import polar_profile
 from ptychoseg_stream.science.consensus import Consensus, RunningMean
 from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.drift import DriftOptions, Monitors
@@ -42,6 +41,7 @@ from ptychoseg_stream.science.prepare import Prepared, prepare
 from ptychoseg_stream.science.readings import Readings, read
 from ptychoseg_stream.science.records import Alarm
 from ptychoseg_stream.science.som import Centroids
+from ptychoseg_stream.science.verdict import judge
 from ptychoseg_stream.sim import GoldBalls, simulate
 from ptychoseg_stream.sources.stack import open_stack
 
@@ -104,7 +104,7 @@ class Watch:
             usual = self._usual if len(self._usual) else np.zeros_like(labels.hits[0])
             self._usual = usual + labels.hits[0]
         expected = reference.at(shift) >= reference.level
-        profile = polar_profile(labels.rings[0], geometry)
+        profile = judge(labels.rings[0], geometry)
         return read(level, shift, labels, profile, expected, self._usual)
 
     def _registered(self, index: int, prepared: Prepared) -> tuple[Consensus, tuple[float, float]]:
@@ -212,7 +212,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", default="", help="changes whose name contains this")
     parser.add_argument("--seeds", type=int, default=3, help="of detector and sample")
-    parser.add_argument("--first-seed", type=int, default=0, help="0 to 13 were used to set the floors")
+    parser.add_argument("--first-seed", type=int, default=0, help="0 to 13 set the floors")
     parser.add_argument("--stationary", type=int, default=0, help="frames without a change")
     parser.add_argument("--strong", action="store_true", help="stationary: the strong sample")
     parser.add_argument("--stack", default="", help="FILE:/dataset of stationary frames")

@@ -168,5 +168,7 @@ def test_class_names_are_for_people():
         1: "ring",
         2: "core",
         3: "beam-stop",
+        4: "scatter",
+        5: "empty",
         255: "invalid",
     }

@@ -162,17 +162,18 @@ class RunLabeller:
         FrameError
             If the beam is lost.
         """
-        measured = reference.finder.find(levelled(prepared, reference.factor))[0]
-        shift = self._tracker.expected((float(measured[0]), float(measured[1])))
+        dy, dx = reference.finder.find(levelled(prepared, reference.factor))[0]
+        measured = float(dy), float(dx)
+        shift = self._tracker.expected(measured)
         look = _look(prepared, shift, reference, centroids)
         alarms = self._monitors.update(
-            index, self._readings(look, shift, reference), self._ladder.finished
+            index, self._readings(look, shift, measured, reference), self._ladder.finished
         )
         self._alarms += alarms
         if not self._monitors.beam:
             text = next((a.text for a in alarms if a.action == "no beam"), "")
             raise FrameError(text or "no beam: it is still lost", "no beam")
-        self._tracker.update((float(measured[0]), float(measured[1])))
+        self._tracker.update(measured)
         kept = Kept(index, prepared, shift)
         if any(alarm.action == "restart" for alarm in alarms):
             self._ladder.restart(kept, centroids)
@@ -202,9 +203,11 @@ class RunLabeller:
         self._monitors = Monitors(self._options.drift)
         self._fusion.forget()
 
-    def _readings(self, look: _Look, shift: Shift, reference: Consensus) -> Readings:
+    def _readings(
+        self, look: _Look, shift: Shift, measured: Shift, reference: Consensus
+    ) -> Readings:
         expected = reference.ring_at(shift)
-        return read(look.scaled, shift, look.labels, look.profile, expected, self._usual)
+        return read(look.scaled, measured, look.labels, look.profile, expected, self._usual)
 
     def _learn(self, kept: Kept, centroids: Centroids) -> None:
         """Take a frame into the mean; submit a stage if it is time for one."""

@@ -15,13 +15,8 @@ __all__ = [
     "class_map",
     "clean_ring",
     "judge",
-    "polar_profile",
     "shadowed_sectors",
 ]
-
-polar_profile = judge
-"""The name under which it came to be known."""
-
 
 def clean_ring(ring: BoolArray) -> BoolArray:
     """Drop parts below 5 % of the largest, fill holes below 10 % of the largest hole in their part.

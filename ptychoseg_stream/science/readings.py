@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assign import Labels
-from .classes import PolarProfile
 from .frame import BoolArray, Verdict
 from .metrics import iou
 from .prepare import Prepared
+from .verdict import PolarProfile
 
 DARK_FIELD = 0.15
 """Of the plateau: what is below is not beam."""

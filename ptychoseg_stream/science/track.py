@@ -15,8 +15,12 @@ Shift: TypeAlias = tuple[float, float]  # (dy, dx) [px]
 
 ALPHA = 0.15
 """Part of a residual that moves the position."""
+BETA = ALPHA**2 / (2 - ALPHA)
+"""Part of a residual that changes the velocity."""
 JUMP = 0.75
-"""Residual that is no noise [px]; two in a row are a jump of the beam."""
+"""Residual that is no noise [px]; two in a row are a jump of the beam, or a drift begun."""
+LONG = 30
+"""Frames after which the gains are those of the steady state."""
 
 
 class BeamTracker:
@@ -25,24 +29,28 @@ class BeamTracker:
     def __init__(self) -> None:
         self._position: NDArray[np.float64] | None = None
         self._velocity = np.zeros(2)  # px per frame
-        self._far = 0
+        self._far: NDArray[np.float64] | None = None  # the measurement before, if it was far off
+        self._frames = LONG  # on the present line; the reference is where the first frame is
 
     def update(self, measured: Shift) -> Shift:
         """Take the measured shift of the next frame, return the smoothed one.
 
         A measurement far off is ignored once; when the next is far off too, the beam has jumped and
-        is followed at once.
+        is followed at once. The velocity is learned anew from these two: a drift too fast for the
+        filter looks like one jump after the other.
         """
         shift = self.expected(measured)
-        residual = np.asarray(measured) - np.asarray(self._predicted(measured))
-        if np.abs(residual).max() > JUMP:
-            self._far += 1
-            if self._far > 1:
-                self._velocity = np.zeros(2)
-                self._far = 0
+        place = np.asarray(measured, np.float64)
+        residual = place - self._predicted(measured)
+        if np.abs(residual).max() <= JUMP:
+            self._far = None
+            self._frames = min(self._frames + 1, LONG)
+            self._velocity = self._velocity + _gains(self._frames)[1] * residual
+        elif self._far is None:
+            self._far = place
         else:
-            self._far = 0
-            self._velocity = self._velocity + ALPHA**2 / (2 - ALPHA) * residual
+            self._velocity = place - self._far
+            self._far, self._frames = None, 2
         self._position = np.asarray(shift)
         return shift
 
@@ -51,13 +59,18 @@ class BeamTracker:
         predicted = self._predicted(measured)
         residual = np.asarray(measured) - predicted
         if np.abs(residual).max() <= JUMP:
-            return _pair(predicted + ALPHA * residual)
-        return _pair(np.asarray(measured) if self._far else predicted)
+            return _pair(predicted + _gains(self._frames + 1)[0] * residual)
+        return _pair(predicted if self._far is None else np.asarray(measured))
 
     def _predicted(self, measured: Shift) -> NDArray[np.float64]:
         if self._position is None:
             return np.asarray(measured, np.float64)
         return self._position + self._velocity
+
+
+def _gains(n: int) -> tuple[float, float]:
+    """Return both gains at the n-th frame of a line: those of a least-squares fit at first."""
+    return max(ALPHA, (4 * n - 2) / (n * (n + 1))), max(BETA, 6 / (n * (n + 1)))
 
 
 def _pair(shift: NDArray[np.float64]) -> Shift:

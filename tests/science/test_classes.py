@@ -9,7 +9,6 @@ from ptychoseg_stream.science.classes import (
     class_map,
     clean_ring,
     judge,
-    polar_profile,
     shadowed_sectors,
 )
 from ptychoseg_stream.science.frame import ClassCode, legend
@@ -94,7 +93,7 @@ def test_core_of_an_annulus_is_its_hole(inner, outer):
     ring, geometry = beam_of(SHAPE, CENTRE, inner, outer)
     classes = class_map(ring, geometry)
     hole = radius(SHAPE, CENTRE) < inner
-    assert polar_profile(ring, geometry).verdict == "annulus"
+    assert judge(ring, geometry).verdict == "annulus"
     assert iou(painted(classes, ClassCode.CORE), hole) > 0.93
     assert np.array_equal(painted(classes, ClassCode.RING), ring)
     assert set(np.unique(classes)) == {0, 1, 2}
@@ -103,7 +102,7 @@ def test_core_of_an_annulus_is_its_hole(inner, outer):
 
 def test_radii_are_those_of_the_annulus_in_every_sector():
     ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
-    profile = polar_profile(ring, geometry)
+    profile = judge(ring, geometry)
     assert profile.good.all()
     assert profile.seen.all()
     # A sector of four degrees is narrower than a pixel there: the first pixel may be two behind.
@@ -116,14 +115,14 @@ def test_radii_are_those_of_the_annulus_in_every_sector():
 def test_disc_has_no_core(outer, shift):
     ring, geometry = beam_of(SHAPE, CENTRE, 0, outer)
     geometry = geometry.moved(shift)
-    assert polar_profile(ring, geometry).verdict == "disc"
+    assert judge(ring, geometry).verdict == "disc"
     assert not painted(class_map(ring, geometry), ClassCode.CORE).any()
 
 
 def test_dark_spot_in_a_disc_is_no_core():
     ring, geometry = beam_of(SHAPE, CENTRE, 0, 14)
     ring[48:51, 54:57] = False  # what a sample does; it begins 2 px from the centre
-    assert polar_profile(ring, geometry).verdict == "disc"
+    assert judge(ring, geometry).verdict == "disc"
     assert set(np.unique(class_map(ring, geometry))) == {0, 1}
 
 
@@ -131,14 +130,14 @@ def test_dark_spot_in_a_disc_is_no_core():
 def test_arc_is_no_annulus_and_encloses_nothing(part):
     ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
     arc = ring & (degrees(SHAPE, CENTRE) < part)
-    assert polar_profile(arc, geometry).verdict == "none"
+    assert judge(arc, geometry).verdict == "none"
     assert not class_map(arc, geometry).any()
 
 
 def test_annulus_with_a_gap_still_encloses_its_core():
     ring, geometry = beam_of(SHAPE, CENTRE, 12, 26)
     open_ring = ring & (degrees(SHAPE, CENTRE) > 50)
-    profile = polar_profile(open_ring, geometry)
+    profile = judge(open_ring, geometry)
     assert profile.verdict == "annulus"
     assert 0.8 < profile.good.mean() < 0.9
     classes = class_map(open_ring, geometry)
@@ -150,7 +149,7 @@ def test_annulus_with_a_gap_still_encloses_its_core():
 
 def test_empty_ring_is_background_without_a_verdict():
     geometry = Geometry(20, 20, 5)
-    assert polar_profile(np.zeros((40, 40), bool), geometry).verdict == "none"
+    assert judge(np.zeros((40, 40), bool), geometry).verdict == "none"
     assert not class_map(np.zeros((40, 40), bool), geometry).any()
 
 
@@ -211,7 +210,7 @@ def stopped():
 def test_shadow_across_the_ring_is_beam_stop(stopped):
     ring, arm, geometry = stopped
     left = ring & ~arm
-    profile = polar_profile(left, geometry)
+    profile = judge(left, geometry)
     shadow = shadowed_sectors(profile, left.astype(np.float32), geometry)
     assert shadow.shape == (SECTORS,)
     at = (np.nonzero(shadow)[0] + 0.5) * 360 / SECTORS
@@ -226,14 +225,14 @@ def test_sector_that_the_sample_dims_is_no_beam_stop(stopped):
     ring, arm, geometry = stopped
     left = ring & ~arm
     dim = np.where(arm, 0.4, 1.0) * ring
-    profile = polar_profile(left, geometry)
+    profile = judge(left, geometry)
     assert not shadowed_sectors(profile, dim.astype(np.float32), geometry).any()
 
 
 def test_dark_surroundings_of_an_arc_are_no_beam_stop(stopped):
     ring, _, geometry = stopped
     arc = ring & (degrees(SHAPE, CENTRE) < 90)
-    profile = polar_profile(arc, geometry)
+    profile = judge(arc, geometry)
     assert not shadowed_sectors(profile, arc.astype(np.float32), geometry).any()
 
 

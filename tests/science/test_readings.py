@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from beams import annulus
 
-from ptychoseg_stream.science.classes import polar_profile
 from ptychoseg_stream.science.features import extract
 from ptychoseg_stream.science.geometry import find_beam
 from ptychoseg_stream.science.prepare import prepare
 from ptychoseg_stream.science.readings import jensen_shannon, read
+from ptychoseg_stream.science.verdict import judge
 
 NO_HITS = np.zeros(100)
 
@@ -17,7 +17,7 @@ def reading_of(frame, centroids, *, expected=None, shift=(0.0, 0.0), usual=NO_HI
     prepared = prepare(frame)
     geometry = find_beam(prepared.relative[0])
     labels = centroids.label_features(extract(prepared, [geometry]))
-    profile = polar_profile(labels.rings[0], geometry)
+    profile = judge(labels.rings[0], geometry)
     expected = labels.rings[0] if expected is None else expected
     return read(prepared, shift, labels, profile, expected, usual), labels
 
@@ -85,7 +85,7 @@ def test_frame_without_a_ring_has_finite_readings(centroids):
     geometry = find_beam(prepared.relative[0])
     labels = centroids.label_features(extract(prepared, [geometry]))
     none = dataclasses.replace(labels, rings=np.zeros_like(labels.rings))
-    profile = polar_profile(none.rings[0], geometry)
+    profile = judge(none.rings[0], geometry)
     readings = read(prepared, (0.0, 0.0), none, profile, labels.rings[0], NO_HITS)
     assert np.isfinite(dataclasses.astuple(readings)[:-1]).all()
     assert readings.verdict == "none"

@@ -87,10 +87,33 @@ def test_whole_translation_moves_pixels_exactly_and_repeats_the_border():
     assert (translate(image, (100, -100)) == 4).all()
 
 
-def test_half_a_pixel_is_the_mean_of_two():
-    image = np.array([[0, 8, 0, 0]], np.float32)
-    assert translate(image, (0, 0.5)).tolist() == [[0, 4, 4, 0]]
-    assert translate(image, (0, -0.25)).tolist() == [[2, 6, 0, 0]]
+def test_half_a_pixel_has_the_weights_of_keys():
+    image = np.array([[0, 0, 0, 16, 0, 0, 0]], np.float32)
+    assert translate(image, (0, 0.5)).tolist() == [[0, 0, -1, 9, 9, -1, 0]]
+    assert translate(image.T, (-0.5, 0)).T.tolist() == [[0, -1, 9, 9, -1, 0, 0]]
+    assert translate(np.full((6, 7), 3, np.float32), (0.3, 1.7)) == pytest.approx(3)
+
+
+def test_parabola_is_moved_exactly():
+    """Keys' weights of third order err with the third derivative only; linear ones do not."""
+    y, x = np.indices((20, 24)).astype(np.float64)
+    for dy, dx in ((0.25, -0.4), (1.7, 0.05), (-2.5, -0.9)):
+        image = ((y / 10) ** 2 - (x / 12) ** 2).astype(np.float32)
+        there = ((y - dy) / 10) ** 2 - ((x - dx) / 12) ** 2
+        inside = np.s_[5:-5, 5:-5]
+        assert translate(image, (dy, dx))[inside] == pytest.approx(there[inside], abs=1e-5)
+
+
+def test_soft_edge_is_moved_there_and_back_with_little_blur_and_little_overshoot():
+    x = np.arange(60)
+    edge = (1 / (1 + np.exp(x - 30.0))).astype(np.float32)[None]
+    moved = translate(edge, (0, 0.5))
+    back = translate(moved, (0, -0.5))
+    linear = 0.25 * np.roll(edge, -1) + 0.5 * edge + 0.25 * np.roll(edge, 1)
+    inside = np.s_[:, 5:-5]
+    assert np.abs(back - edge)[inside].max() < 0.25 * np.abs(linear - edge)[inside].max()
+    assert -0.07 < moved.min()
+    assert moved.max() < 1.07
 
 
 @pytest.mark.parametrize("shift", [(2, -3), (0.5, 0.5), (1.3, -2.7), (-0.05, 4.9)])

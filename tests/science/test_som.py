@@ -212,13 +212,16 @@ def test_larger_ring_than_the_one_that_was_fitted_is_labelled(centroids):
     assert ring_iou(centroids.label(frame), truth) > 0.95
 
 
-@pytest.mark.parametrize("dose", [0.3, 0.1, 0.03])
-def test_cached_centroids_survive_a_change_of_dose(centroids, scan, dose):
+@pytest.mark.parametrize(("dose", "loss"), [(0.3, 0.01), (0.1, 0.02), (0.03, 0.04)])
+def test_cached_centroids_survive_a_change_of_dose(centroids, scan, dose, loss):
+    """On single frames the noise of a narrow ring is 0.02."""
     rng = np.random.default_rng(0)
-    for i in (5, 15):
-        full = ring_iou(centroids.label(scan.frames[i]), scan.truth[i])
-        faint = ring_iou(centroids.label(thin(scan.frames[i], dose, rng)), scan.truth[i])
-        assert abs(full - faint) < 0.04
+    full, faint = [], []
+    for frame, truth in zip(scan.frames[::3], scan.truth[::3], strict=True):
+        full.append(ring_iou(centroids.label(frame), truth))
+        faint.append(ring_iou(centroids.label(thin(frame, dose, rng)), truth))
+    assert np.mean(full) > 0.93
+    assert np.mean(faint) > np.mean(full) - loss
 
 
 def test_label_of_a_batch_is_that_of_its_frames(centroids, strong):
@@ -275,7 +278,7 @@ def test_hash_depends_on_all_that_changes_a_label(centroids):
         changed(scale=centroids.scale * (1 + 1e-12)),
         changed(components=-centroids.components),
         changed(options=TeacherOptions(edge_level=0.6)),
-        changed(feature_version=2),
+        changed(feature_version=centroids.feature_version + 1),
     }
     assert len(hashes) == 8
     assert changed() == centroids.hash
