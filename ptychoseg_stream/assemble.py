@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ptychoseg_callbacks.ingress import Ingress
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
@@ -24,7 +26,7 @@ from .node.ports import RunInfo
 from .node.store import FolderStore, MemoryStore, Store
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from .profile import EMBEDDED, Profile, load_profile
-from .science.frame import Method
+from .science.frame import BoolArray, Method
 from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
@@ -186,7 +188,10 @@ def build_segmentation(profile: Profile, api_key: str = "") -> Segmentation:
 
     node = Node(options, make_trainer, make_store(profile), user)
     segmentation = Segmentation(
-        node, sink, describe_with(profile), SegmentationOptions(profile.frames, profile.batch)
+        node,
+        sink,
+        describe_with(profile, user),
+        SegmentationOptions(profile.frames, profile.batch),
     )
     return segmentation
 
@@ -196,8 +201,17 @@ def make_store(profile: Profile) -> Store:
     return FolderStore(Path(profile.cache).expanduser()) if profile.cache else MemoryStore()
 
 
-def describe_with(profile: Profile) -> Callable[[Mapping[str, Any]], RunInfo]:
-    """Return what a sink is told about a run: its start document and how it is processed."""
+def describe_with(
+    profile: Profile, user: BoolArray | None = None
+) -> Callable[[Mapping[str, Any]], RunInfo]:
+    """Return what a sink is told about a run: its start document and how it is processed.
+
+    Parameters
+    ----------
+    profile : Profile
+    user : ndarray of bool, optional
+        ``(h, w)`` the user's pixel mask.
+    """
     options = without_none(json.loads(json.dumps(asdict(profile.node))))
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     processing = {
@@ -207,16 +221,33 @@ def describe_with(profile: Profile) -> Callable[[Mapping[str, Any]], RunInfo]:
         "trainer": profile.trainer,
         "options": options,
         "options_digest": digest,
-        "versions": package_versions(),
-        "cache": profile.cache,
-        "pixel_mask": profile.pixel_mask,
+        "versions": environment(),
+        # What `ptychoseg reproduce` needs, wherever it is called.
+        "cache": absolute(profile.cache),
+        "pixel_mask": absolute(profile.pixel_mask),
+        "pixel_mask_digest": "" if user is None else digest_of(user),
     }
     return lambda start: RunInfo(start["uid"], start, processing)
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that masks depend on."""
-    return {name: version(name) for name in PACKAGES}
+def environment() -> dict[str, str]:
+    """What the last bits of masks depend on: versions of packages, instructions of the processor.
+
+    The latter are named with the widest vector instructions that PyTorch uses, such as AVX2.
+    """
+    versions = {name: version(name) for name in PACKAGES}
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {**versions, "processor": processor}
+
+
+def absolute(target: str) -> str:
+    """Return a folder, FILE or FILE:name with its full path; nothing for nothing."""
+    return str(Path(target).expanduser().absolute()) if target else ""
+
+
+def digest_of(user: BoolArray) -> str:
+    """Return the digest of a pixel mask."""
+    return hashlib.sha256(repr(user.shape).encode() + np.packbits(user).tobytes()).hexdigest()
 
 
 def without_none(value: Any) -> Any:

@@ -15,7 +15,7 @@ P = ParamSpec("P")
 EPILOG = (
     "Begin with `ptychoseg demo`. FRAMES is FILE or FILE:/path/of/dataset (HDF5, NeXus, CXI, npy), "
     "or sim, sim:strong, sim:drift (simulated). Exit codes: 0 all is well, 1 it ran but masks are "
-    "missing, 2 bad input (the message says what to do)."
+    "missing or differ, 2 bad input (the message says what to do)."
 )
 app = typer.Typer(
     help="Labels every pixel of every diffraction frame while the scan runs; masks go to Tiled.",

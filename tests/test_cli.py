@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from stored_runs import profile_of, save_frames, stored
 from typer.testing import CliRunner
 
 from ptychoseg_stream import __version__
@@ -21,7 +24,7 @@ from ptychoseg_stream.node.store import MemoryStore, load_centroids
 from ptychoseg_stream.profile import load_profile, profile_from
 from ptychoseg_stream.science.som import Centroids
 
-COMMANDS = ("demo", "fit", "evaluate", "profiles", "serve")
+COMMANDS = ("demo", "fit", "evaluate", "reproduce", "profiles", "serve")
 QUICK = """
 node:
   stages: [0, 3]
@@ -266,6 +269,196 @@ def test_place_that_cannot_be_written_is_one_clear_line(tmp_path, stack, quick, 
 
 def test_fit_into_a_folder_is_one_clear_line(tmp_path, stack):
     assert str(tmp_path) in refused("fit", stack, "-o", tmp_path)
+
+
+# --- reproduce ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory, scan):
+    """A run of six frames in a file, its students in a folder: do not change them."""
+    folder = tmp_path_factory.mktemp("kept")
+    return stored(folder, scan.frames[:6], origin=save_frames(folder / "raw.h5", scan.frames[:6]))
+
+
+@pytest.fixture
+def copied(tmp_path, kept):
+    """The file of that run, to be changed."""
+    return shutil.copy(kept.file, tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize("options", [(), ("--retrain",)])
+def test_reproduce_finds_frames_and_students_where_the_run_says(kept, options):
+    result = run("reproduce", kept.file, "--row", 5, *options)
+    assert result.exit_code == 0, result.output
+    text = prose(result)
+    assert f"run {kept.file.stem}, frames of {kept.file.parents[1] / 'raw.h5'}:/entry/data" in text
+    how = "learned again" if options else "from the store"
+    student = kept.masks[5].student_hash[:16]
+    assert f"row 5: fused mask, made by student {student}, {how}" in text
+    for name in ("mask", "valid_bits", "confidence", "teacher", "student", "fused"):
+        assert f" {name} identical" in text
+    assert "note:" not in text
+
+
+def test_reproduce_takes_the_first_row_unless_told(kept):
+    assert "row 0: " in prose(run("reproduce", kept.file))
+
+
+def test_reproduce_says_how_many_pixels_differ_and_ends_with_1(tmp_path, kept, scan):
+    frames = save_frames(tmp_path / "other.h5", scan.frames[6:12])
+    result = run("reproduce", kept.file, "--row", 2, "--frames", frames)
+    assert result.exit_code == 1, result.output
+    text = prose(result)
+    assert re.search(r"mask \d+ of 10816 pixels differ", text)
+    assert "note: row 0 is the first that differs: " in text
+    assert "note: versions that differ: none" in text
+
+
+def test_reproduce_learns_again_where_nothing_is_kept_and_says_so(tmp_path, kept):
+    result = run("reproduce", kept.file, "--row", 4, "--cache", tmp_path / "nothing")
+    assert result.exit_code == 0, result.output
+    text = prose(result)
+    assert "learned again" in text
+    assert text.count(f"note: learned again, since {tmp_path / 'nothing'}") == 1
+
+
+def test_reproduce_wants_frames_that_came_in_events_to_be_named(tmp_path, scan):
+    events = stored(tmp_path, scan.frames[:3])
+    message = refused("reproduce", events.file, "--row", 1)
+    assert "does not say where its raw frames are" in message
+    assert "--frames FILE:/dataset" in message
+    frames = save_frames(tmp_path / "raw.h5", scan.frames[:3])
+    assert run("reproduce", events.file, "--row", 1, "--frames", frames).exit_code == 0
+
+
+def test_reproduce_refuses_rows_and_frames_that_are_not_there(tmp_path, kept, scan):
+    few = save_frames(tmp_path / "few.h5", scan.frames[:2])
+    gone = tmp_path / "gone.h5"
+    cases = {
+        ("--row", 6): "there is no row 6: the run has 6",
+        ("--row", 3, "--frames", few): "row 3 needs the frames 0 to 3, these are 2",
+        ("--frames", gone): f"{gone}: no such file",
+    }
+    for options, says in cases.items():
+        assert says in refused("reproduce", kept.file, *options)
+
+
+def test_reproduce_says_where_frames_were_that_were_moved(tmp_path, scan):
+    origin = save_frames(tmp_path / "raw.h5", scan.frames[:2])
+    moved = stored(tmp_path, scan.frames[:2], origin=origin)
+    (tmp_path / "raw.h5").rename(tmp_path / "else.h5")
+    message = refused("reproduce", moved.file)
+    assert f"{tmp_path / 'raw.h5'}: no such file" in message
+    assert "--frames" in message
+    assert run("reproduce", moved.file, "--frames", tmp_path / "else.h5").exit_code == 0
+
+
+def test_reproduce_needs_the_users_pixel_mask_as_it_was(tmp_path, scan):
+    bad = np.zeros((104, 104), np.uint8)
+    bad[40:60, 40:60] = 1
+    np.save(tmp_path / "bad.npy", bad)
+    profile = replace(profile_of(tmp_path), pixel_mask=str(tmp_path / "bad.npy"))
+    origin = save_frames(tmp_path / "raw.h5", scan.frames[:3])
+    masked = stored(tmp_path, scan.frames[:3], profile, origin=origin)
+    result = run("reproduce", masked.file, "--row", 2)
+    assert result.exit_code == 0, result.output
+    np.save(tmp_path / "bad.npy", bad[::-1])
+    result = run("reproduce", masked.file, "--row", 2)
+    assert result.exit_code == 1
+    assert f"note: the pixel mask {tmp_path / 'bad.npy'} is not what it was" in prose(result)
+    (tmp_path / "bad.npy").unlink()
+    message = refused("reproduce", masked.file, "--row", 2)
+    assert "the pixel mask of the run is needed" in message
+    assert "bad.npy: no such file" in message
+
+
+def change_start(path, change):
+    """Change what the start document of a file says of the processing."""
+    with h5py.File(path, "a") as file:
+        start = json.loads(file["start"].asstr()[()])
+        change(start["processing"])
+        del file["start"]
+        file["start"] = json.dumps(start)
+
+
+def test_reproduce_refuses_options_that_this_version_does_not_have(copied):
+    def change(processing):
+        processing["version"] = "9.9"
+        processing["options"]["student"]["charm"] = 3
+
+    change_start(copied, change)
+    message = refused("reproduce", copied)
+    assert "unknown key node.student.charm" in message
+    assert "made by ptychoseg_stream 9.9" in message
+
+
+def test_reproduce_says_which_options_an_older_version_did_not_have(copied):
+    change_start(copied, lambda processing: processing["options"].pop("promotion"))
+    result = run("reproduce", copied, "--row", 1)
+    assert result.exit_code == 0, result.output
+    assert "had no option promotion: the default of this version is taken" in prose(result)
+
+
+def test_reproduce_says_which_versions_differ_where_a_row_does(tmp_path, copied, scan):
+    change_start(copied, lambda processing: processing["versions"].update(torch="1.0"))
+    frames = save_frames(tmp_path / "other.h5", scan.frames[6:12])
+    result = run("reproduce", copied, "--row", 1, "--frames", frames)
+    assert result.exit_code == 1
+    assert "note: versions that differ: torch 1.0 (here " in prose(result)
+
+
+def test_reproduce_says_which_versions_a_student_was_learned_with(tmp_path, kept):
+    cache = tmp_path / "cache"
+    shutil.copytree(kept.file.parents[1] / "cache", cache)
+    for path in cache.glob("student-*.h5"):
+        with h5py.File(path, "a") as file:
+            versions = json.loads(file.attrs["versions"])
+            file.attrs["versions"] = json.dumps({**versions, "torch": "1.0"})
+    result = run("reproduce", kept.file, "--row", 5, "--cache", cache)
+    assert result.exit_code == 0, result.output
+    student = kept.masks[0].student_hash[:16]
+    assert f"note: student {student} was learned with torch 1.0 (here " in prose(result)
+    assert prose(result).count("note: ") == 1  # the next one, too, but once is enough
+
+
+def test_reproduce_learns_students_again_that_this_version_cannot_read(tmp_path, kept):
+    cache = tmp_path / "cache"
+    shutil.copytree(kept.file.parents[1] / "cache", cache)
+    for path in cache.glob("student-*.h5"):
+        with h5py.File(path, "a") as file:
+            options = json.loads(file.attrs["student"])
+            file.attrs["student"] = json.dumps({**options, "charm": 3})
+    result = run("reproduce", kept.file, "--row", 5, "--cache", cache)
+    assert result.exit_code == 0, result.output
+    text = prose(result)
+    assert "learned again, since" in text
+    assert "cannot be read as a student" in text
+    assert "charm" in text
+
+
+def test_reproduce_refuses_what_is_no_stored_run(tmp_path, stack):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.h5").write_text("no HDF5")
+    cases = {
+        stack: "holds no masks; name an HDF5 file of a derived run",
+        tmp_path / "text.h5": "cannot be read as HDF5",
+        tmp_path / "empty": "holds no masks; name the folder that `ptychoseg demo` wrote",
+        tmp_path / "none.h5": "no such file or folder; give one, a uid, or an address",
+        "http://127.0.0.1:1/api/v1/metadata/x": "cannot be reached",
+    }
+    for target, says in cases.items():
+        message = refused("reproduce", target)
+        assert str(target) in message
+        assert says in message
+    uid = refused("reproduce", "1f0c5bd2", "--profile", "demo")
+    assert "1f0c5bd2: no such file or folder, and the profile names no server" in uid
+
+
+def test_reproduce_refuses_a_run_without_any_mask(tmp_path, scan):
+    dark = [np.zeros_like(frame) for frame in scan.frames[:2]]
+    empty = stored(tmp_path, dark, origin=save_frames(tmp_path / "raw.h5", dark))
+    assert "no frame with a mask" in refused("reproduce", empty.file)
 
 
 # --- profiles -------------------------------------------------------------------------------------

@@ -203,22 +203,22 @@ class FrameFinder:
 
     def _read(self, resource: Document, first: int, last: int) -> Iterator[_Images]:
         """Yield rows [first, last) of a file, and a fault for those that are not there."""
-        wanted = last - first
+        wanted, origin = last - first, ""
         try:
             reader = self._reader(resource)
+            origin = str(reader) if first == self._next else ""
             stack = reader.read(first, last)
         except DatasetError as error:
-            yield _Images(wanted, fault=str(error))
+            yield _Images(wanted, fault=str(error), origin=origin)
             return
         if len(stack):
-            origin = str(reader) if first == self._next else ""
             yield _Images(len(stack), stack, origin=origin)
         if len(stack) < wanted:
             fault = (
                 f"{reader} holds only {first + len(stack)} of the {last} frames announced: "
                 "its writer stopped or lags; raise read_timeout if it lags"
             )
-            yield _Images(wanted - len(stack), fault=fault)
+            yield _Images(wanted - len(stack), fault=fault, origin=origin)
 
     def _reader(self, resource: Document) -> SwmrReader:
         if (reader := self._readers.get(resource["uid"])) is not None:

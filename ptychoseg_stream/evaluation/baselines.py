@@ -161,4 +161,8 @@ def _mean_mask(frames: Stack, staged: Sequence[int], options: PrepareOptions) ->
 
 
 def _classes(view: View, ring: BoolArray) -> ClassMap:
-    return class_map(ring, view.geometry, view.prepared.unknown[0])
+    """Class map in which the ring is what the rule says, be it none in the eyes of the verdict."""
+    unknown = view.prepared.unknown[0]
+    classes = class_map(ring, view.geometry, unknown)
+    classes[ring & ~unknown] = ClassCode.RING
+    return classes

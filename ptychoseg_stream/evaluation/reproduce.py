@@ -129,8 +129,10 @@ def reproduce(
     DatasetError
         If there is no such row, it was lost, or there are too few frames.
     """
-    _require(recorded, row, frames)
     table = recorded.table
+    _require(table, row, frames)
+    shape = recorded.read("mask", row).shape
+    _require_size(np.asarray(frames[row]).shape, shape)
     centroids = RecordedCentroids(recipe.centroids, table)
     trainer = RecordedTrainer(recipe.options, recipe.students, table)
     options = replace(
@@ -140,7 +142,6 @@ def reproduce(
     )
     node = Node(options, lambda: trainer, centroids, recipe.user)
     node.open(RUN)
-    shape = recorded.read("mask", row).shape
     mask, departure = None, ""
     for index in range(row + 1):
         if on_frame:
@@ -164,8 +165,7 @@ def reproduce(
     )
 
 
-def _require(recorded: Recorded, row: int, frames: Images) -> None:
-    table = recorded.table
+def _require(table: Mapping[str, list[Any]], row: int, frames: Images) -> None:
     rows = len(table["status"])
     if not 0 <= row < rows:
         raise DatasetError(f"there is no row {row}: the run has {rows}, counted from 0")
@@ -178,6 +178,14 @@ def _require(recorded: Recorded, row: int, frames: Images) -> None:
         raise DatasetError(
             f"row {row} needs the frames 0 to {row}, these are {len(frames)}; give the raw frames "
             "of the run with --frames FILE:/dataset"
+        )
+
+
+def _require_size(shape: tuple[int, ...], stored: tuple[int, ...]) -> None:
+    if shape != stored:
+        raise DatasetError(
+            f"the frames are {shape}, the masks {stored}: these are not the frames of the run; "
+            "give them with --frames FILE:/dataset"
         )
 
 
@@ -198,12 +206,17 @@ def _departure(table: Mapping[str, list[Any]], mask: Mask) -> str:
     index = mask.frame.index
     if mask.frame.fault:
         return ""
-    for name in TELLING:
+    for name in filter(table.__contains__, TELLING):
         was, is_now = table[name][index], COLUMNS[name].value(mask)
-        if name in table and was != is_now:
+        if was != is_now:
             why = f" ({mask.reason or table['reason'][index]})" if name == "status" else ""
-            return f"row {index} is the first that differs: {name} {is_now}, it was {was}{why}"
+            both = f"{name} {_short(is_now)}, it was {_short(was)}"
+            return f"row {index} is the first that differs: {both}{why}"
     return ""
+
+
+def _short(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _unknown(arrays: Sequence[str]) -> list[str]:

@@ -60,6 +60,11 @@ class Ladder:
         self.consensus: Consensus | None = None
 
     @property
+    def has_ring(self) -> bool:
+        """Whether the reference shows a ring; without one it is no reference."""
+        return self.consensus is not None and self.consensus.profile.verdict != "none"
+
+    @property
     def finished(self) -> bool:
         """Whether all stages were submitted: the reference stays as it is from now on."""
         return len(self._staged) >= len(self._options.stages)

@@ -1,7 +1,7 @@
 """What is remembered of one run, and the walk of its frames."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,37 +9,33 @@ from ..errors import FrameError
 from ..science.background import Background
 from ..science.consensus import Consensus
 from ..science.drift import Monitors
-from ..science.features import extract
 from ..science.frame import BoolArray, FloatArray, Frame, Mask, Method
 from ..science.fusion import Fusion
 from ..science.geometry import Geometry
 from ..science.inputs import inputs_of
 from ..science.learning import Student
-from ..science.level import levelled
-from ..science.prepare import Prepared, prepare_counts
-from ..science.readings import Readings, read
+from ..science.prepare import Prepared
+from ..science.readings import read
 from ..science.records import Alarm, StageRecord
-from ..science.som import Centroids, Labels
-from ..science.track import BeamTracker, Shift
-from ..science.validity import GAP, Inspected, PixelHistory, inspect
-from ..science.verdict import PolarProfile, judge
+from ..science.som import Centroids
+from ..science.track import BeamTracker
+from ..science.validity import Inspected, PixelHistory, inspect
 from ..science.window import Window
 from .answer import Seen, compose, unlabelled
 from .ladder import Kept, Ladder, fit_teacher
+from .look import (
+    Look,
+    beam_outside,
+    choose_window,
+    find_and_look,
+    look_at,
+    through,
+    without_broken,
+)
 from .options import NodeOptions
 from .store import Store
 from .students import Provenance, StoredStudent
 from .trainer import Trainer
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Look:
-    """The teacher's view of a frame against the present reference."""
-
-    scaled: Prepared
-    geometry: Geometry
-    labels: Labels
-    profile: PolarProfile
 
 
 class RunLabeller:
@@ -95,15 +91,17 @@ class RunLabeller:
         stages: tuple[StageRecord, ...] = ()
         try:
             pixels = self._inspect(frame)
-            prepared, window = self._prepare(pixels)
+            window = self._window if self._ladder.has_ring else None
+            window = window or choose_window(pixels, self._options)
+            prepared = through(window, pixels, self._options)
             reference, centroids = self._begin(frame.index, prepared, window)
             kept, look = self._follow(frame.index, prepared, reference, centroids)
             stages = self._adopt()
             mask = self._answer(frame, pixels, kept, look, centroids)
             self._keep_in_window(frame.index, look)
         except FrameError as error:
-            if error.verdict == "no beam" and self._ladder.consensus is not None:
-                self._alarms += self._monitors.lost(frame.index, str(error))
+            if error.verdict == "no beam" and self._ladder.has_ring:
+                self._lose(frame.index, str(error), pixels)
             mask = unlabelled(frame, self._shape, error, self._options, pixels, self._centroids)
         alarms, self._alarms = tuple(self._alarms), []
         return replace(mask, alarms=alarms, stages=stages)
@@ -125,28 +123,21 @@ class RunLabeller:
             )
         return inspect(frame.image, self._options.prepare, self._history, self._user)
 
-    def _prepare(self, pixels: Inspected) -> tuple[Prepared, Window]:
-        """Find the plateau of a frame, in the window that the run looks through."""
-        options = self._options
-        window = self._window or Window.choose(
-            pixels.counts, pixels.unknown, options.prepare, options.teacher.edge_level
-        )
-        counts, unknown = window.take(pixels.counts, pixels.unknown)
-        bits = pixels.bits if window.is_whole else np.where(unknown, GAP, np.uint16(0))
-        spikes = np.array([pixels.spikes], np.intp)
-        prepared = prepare_counts(counts[None], bits[None], spikes, options.prepare, unknown[None])
-        return prepared, window
-
     def _begin(self, index: int, prepared: Prepared, window: Window) -> tuple[Consensus, Centroids]:
-        """Return reference and centroids: at first, what the first good frame makes of itself."""
-        if self._ladder.consensus is not None and self._centroids is not None:
-            return self._ladder.consensus, self._centroids
+        """Return reference and centroids.
+
+        Until a frame shows a ring, each is its own reference.
+        """
+        reference = self._ladder.consensus
+        if reference is not None and self._centroids is not None and self._ladder.has_ring:
+            return reference, self._centroids
         centroids = self._centroids or fit_teacher(prepared, self._options)
         reference = self._ladder.begin(Kept(index, prepared, (0.0, 0.0)), centroids)
         if self._centroids is None:
             self._store.keep_centroids(centroids, window.shape, self._options)
             self._centroids = centroids
         self._window = window
+        self._tracker = BeamTracker()
         self._usual = np.zeros(len(centroids.prototypes))
         self._history = self._history or PixelHistory(window.shape, self._options.validity)
         self._background = self._background or Background(window.shape, self._options.background)
@@ -154,7 +145,7 @@ class RunLabeller:
 
     def _follow(
         self, index: int, prepared: Prepared, reference: Consensus, centroids: Centroids
-    ) -> tuple[Kept, _Look]:
+    ) -> tuple[Kept, Look]:
         """Find the beam, have the monitors judge the frame, and learn from it if it is a good one.
 
         Raises
@@ -162,19 +153,20 @@ class RunLabeller:
         FrameError
             If the beam is lost.
         """
-        dy, dx = reference.finder.find(levelled(prepared, reference.factor))[0]
-        measured = float(dy), float(dx)
-        shift = self._tracker.expected(measured)
-        look = _look(prepared, shift, reference, centroids)
-        alarms = self._monitors.update(
-            index, self._readings(look, shift, measured, reference), self._ladder.finished
+        if not self._ladder.has_ring:  # nothing to compare with, to watch, or to learn
+            look = look_at(prepared, (0.0, 0.0), reference, centroids)
+            return Kept(index, prepared, look.shift), look
+        measured, look = find_and_look(prepared, self._tracker, reference, centroids)
+        readings = read(
+            look.scaled, measured, look.labels, look.profile, look.expected, self._usual
         )
+        alarms = self._monitors.update(index, readings, self._ladder.finished)
         self._alarms += alarms
         if not self._monitors.beam:
             text = next((a.text for a in alarms if a.action == "no beam"), "")
             raise FrameError(text or "no beam: it is still lost", "no beam")
-        self._tracker.update(measured)
-        kept = Kept(index, prepared, shift)
+        self._tracker.update(measured, seen=look.shift == measured)
+        kept = Kept(index, prepared, look.shift)
         if any(alarm.action == "restart" for alarm in alarms):
             self._ladder.restart(kept, centroids)
             self._fusion.forget()
@@ -183,15 +175,24 @@ class RunLabeller:
             self._usual += look.labels.hits[0]
             self._learn(kept, centroids)
         if (renewed := self._ladder.consensus) is not None and renewed is not reference:
-            look = _look(prepared, shift, renewed, centroids)
+            look = look_at(prepared, look.shift, renewed, centroids)
         return kept, look
 
-    def _keep_in_window(self, index: int, look: _Look) -> None:
+    def _keep_in_window(self, index: int, look: Look) -> None:
         """Have the next frame choose another window if the beam leaves this one."""
-        window = self._window
-        if window is None or window.holds(look.geometry):
+        if self._window is not None and not self._window.holds(look.geometry):
+            self._leave_window(index, self._window.to_full(look.geometry))
+
+    def _lose(self, index: int, reason: str, pixels: Inspected | None) -> None:
+        """Tell that the beam is lost; it may have jumped out of the window."""
+        self._alarms += self._monitors.lost(index, reason)
+        if pixels is None or self._window is None or self._centroids is None:
             return
-        beam = window.to_full(look.geometry)
+        beam = beam_outside(self._window, pixels, self._options, self._centroids)
+        if beam is not None:
+            self._leave_window(index, beam)
+
+    def _leave_window(self, index: int, beam: Geometry) -> None:
         text = (
             f"the beam moved to ({beam.y:.0f}, {beam.x:.0f}) px, out of the part of the frame that "
             "is looked at; another part is chosen, and learning begins anew there"
@@ -202,12 +203,6 @@ class RunLabeller:
         self._tracker = BeamTracker()
         self._monitors = Monitors(self._options.drift)
         self._fusion.forget()
-
-    def _readings(
-        self, look: _Look, shift: Shift, measured: Shift, reference: Consensus
-    ) -> Readings:
-        expected = reference.ring_at(shift)
-        return read(look.scaled, measured, look.labels, look.profile, expected, self._usual)
 
     def _learn(self, kept: Kept, centroids: Centroids) -> None:
         """Take a frame into the mean; submit a stage if it is time for one."""
@@ -223,22 +218,14 @@ class RunLabeller:
         outcomes = self.trainer.collect()
         for outcome in outcomes:
             if outcome.student is not None:
-                record = outcome.record
-                made_of = Provenance(
-                    self._uid,
-                    record.frames,
-                    record.stage,
-                    record.centroids_hash,
-                    record.parent_hash,
-                    self._options.student,
-                    self._options.prepare,
-                )
+                o = self._options
+                made_of = Provenance.of(outcome.record, self._uid, o.student, o.prepare)
                 self._store.keep_student(StoredStudent(outcome.student, made_of))
                 self._student = outcome.student
         return tuple(outcome.record for outcome in outcomes)
 
     def _answer(
-        self, frame: Frame, pixels: Inspected, kept: Kept, look: _Look, centroids: Centroids
+        self, frame: Frame, pixels: Inspected, kept: Kept, look: Look, centroids: Centroids
     ) -> Mask:
         reference, background = self._ladder.consensus, self._background
         window = self._window
@@ -260,7 +247,7 @@ class RunLabeller:
         return compose(seen, reference, background, self._options, self._student, centroids)
 
     def _probability(
-        self, kept: Kept, look: _Look, reference: Consensus
+        self, kept: Kept, look: Look, reference: Consensus
     ) -> dict[Method, FloatArray]:
         if self._student is None or self._ladder.mean is None:
             return {}
@@ -272,13 +259,5 @@ class RunLabeller:
         image = mean.image(self._options.prepare) / np.float32(reference.unit)
         return {
             "student": student,
-            "fused": self._fusion.update(student, image, mean.n, kept.shift),
+            "fused": self._fusion.update(student, without_broken(image, look), mean.n, kept.shift),
         }
-
-
-def _look(prepared: Prepared, shift: Shift, reference: Consensus, centroids: Centroids) -> _Look:
-    scaled = levelled(prepared, reference.factor)
-    geometry = reference.geometry.moved(shift)
-    labels = centroids.label_features(extract(scaled, [geometry], centroids.options.features))
-    profile = judge(labels.rings[0], geometry, scaled.unknown[0])
-    return _Look(scaled, geometry, labels, profile)

@@ -27,8 +27,9 @@ FLOORS: Mapping[str, float] = MappingProxyType(
 )
 """Least standard deviation that a monitor is taken to have, in the unit of its reading.
 
-Times 2.94 (`limit` sqrt(weight / (2 - weight))) it is the least lasting change that can alarm: a
-factor 1.4 of the plateau, 9 % of the ring area, 4 % of its radius, a third of a pixel of shift.
+Times `limit` sqrt(weight / (2 - weight)), which is 2.94 and 2.52 for the ring, it is the least
+lasting change that can alarm: a factor 1.4 of the plateau, 8 % of the ring area, 4 % of its radius,
+a third of a pixel of shift.
 """
 
 

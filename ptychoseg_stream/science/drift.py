@@ -45,7 +45,7 @@ _MONITORS: dict[str, _Monitor] = {
 _ACTIONS: dict[str, tuple[Action, str]] = {
     "dose": ("note", "masks do not depend on it, nothing is done"),
     "shift": ("re-register", "masks follow the beam, nothing else is done"),
-    "spikes": ("bad pixels", "the set of bad pixels is renewed"),
+    "spikes": ("bad pixels", "pixels that spike in five of eight frames are masked as hot"),
     "ring": ("restart", "the beam is another one, learning begins anew on the next frames"),
 }
 

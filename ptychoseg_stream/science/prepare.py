@@ -213,10 +213,12 @@ def _refuse_without_beam(smooth: FloatArray, plateau: float, options: PrepareOpt
         )
     middle = float(np.median(smooth))
     if float((smooth > 0.5 * plateau).mean()) > 0.6:
+        lit = plateau >= options.counts_without_smoothing  # else it may be nothing but noise
         raise FrameError(
-            f"no beam: more than 60% of the frame lies above half of the plateau ({plateau:.4g} "
-            "counts); a pedestal? set `node.prepare.pedestal`",
-            "no beam",
+            f"{'no ring' if lit else 'no beam'}: more than 60% of the frame lies above half of the "
+            f"plateau ({plateau:.4g} counts); a flat field, or a pedestal? set "
+            "`node.prepare.pedestal`",
+            "none" if lit else "no beam",
         )
     spread = 1.4826 * float(np.median(np.abs(smooth - middle)))
     if plateau - middle < options.min_contrast * spread:

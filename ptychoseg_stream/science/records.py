@@ -42,8 +42,8 @@ class Alarm:
     index : int
         Frame at which it was noticed.
     monitor : str
-        Which monitor, as in `ptychoseg_stream.science.drift.MONITORS`; "student" for a student that
-        was refused.
+        Which monitor, as in `ptychoseg_stream.science.drift.MONITORS`; "window" for a beam that
+        leaves the part of a large frame that is looked at.
     value, expected : float
         What the monitor read (averaged over the last frames), and what it was calibrated to.
     score : float

@@ -32,34 +32,47 @@ class BeamTracker:
         self._far: NDArray[np.float64] | None = None  # the measurement before, if it was far off
         self._frames = LONG  # on the present line; the reference is where the first frame is
 
-    def update(self, measured: Shift) -> Shift:
+    def is_far(self, measured: Shift) -> bool:
+        """Whether a measurement is too far off what is expected to be noise."""
+        residual = np.asarray(measured) - self._predicted(measured)
+        return bool(np.abs(residual).max() > JUMP)
+
+    def update(self, measured: Shift, seen: bool = False) -> Shift:
         """Take the measured shift of the next frame, return the smoothed one.
 
         A measurement far off is ignored once; when the next is far off too, the beam has jumped and
         is followed at once. The velocity is learned anew from these two: a drift too fast for the
         filter looks like one jump after the other.
+
+        Parameters
+        ----------
+        measured : tuple of float
+            ``(dy, dx)`` [px].
+        seen : bool
+            Whether the beam is known to be there, so that it is followed however far off.
         """
-        shift = self.expected(measured)
+        shift = measured if seen and self.is_far(measured) else self.expected(measured)
         place = np.asarray(measured, np.float64)
         residual = place - self._predicted(measured)
-        if np.abs(residual).max() <= JUMP:
+        if not self.is_far(measured):
             self._far = None
             self._frames = min(self._frames + 1, LONG)
             self._velocity = self._velocity + _gains(self._frames)[1] * residual
-        elif self._far is None:
-            self._far = place
-        else:
+        elif self._far is not None:
             self._velocity = place - self._far
             self._far, self._frames = None, 2
+        elif seen:
+            self._frames = 1
+        else:
+            self._far = place
         self._position = np.asarray(shift)
         return shift
 
     def expected(self, measured: Shift) -> Shift:
         """Return what `update` would, without taking the measurement."""
         predicted = self._predicted(measured)
-        residual = np.asarray(measured) - predicted
-        if np.abs(residual).max() <= JUMP:
-            return _pair(predicted + _gains(self._frames + 1)[0] * residual)
+        if not self.is_far(measured):
+            return _pair(predicted + _gains(self._frames + 1)[0] * (measured - predicted))
         return _pair(predicted if self._far is None else np.asarray(measured))
 
     def _predicted(self, measured: Shift) -> NDArray[np.float64]:

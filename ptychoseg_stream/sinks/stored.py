@@ -1,7 +1,7 @@
 """Reads a derived run back: out of Tiled, out of the folder of a demo, or out of an HDF5 file."""
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 from tiled.queries import Key
 
 from ..errors import StoreError
-from .connection import connect, translated
+from .arrays import MASK
+from .connection import Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
+
+SPEC = "PtychosegRun"
+CATALOG = "catalog.db"
+ELSEWHERE = "in Tiled, not in this file"
+"""The reason of rows in the file of a run whose beginning Tiled took."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +60,9 @@ def open_stored(target: str, options: TiledOptions, api_key: str) -> Generator[S
     Parameters
     ----------
     target : str
-        Address of the run's node in Tiled; HDF5 file; folder of a demo (its newest run); or the uid
-        of the derived or of the raw run, to be looked up on the server of `options`.
+        Address of the run's node in Tiled; HDF5 file; folder of a demo, or that of its masks (the
+        newest run there); or the uid of the derived or of the raw run, to be looked up on the
+        server of `options`.
     options : TiledOptions
         Server and container for a uid, and the time limit of requests.
     api_key : str
@@ -66,75 +73,173 @@ def open_stored(target: str, options: TiledOptions, api_key: str) -> Generator[S
         If there is no such run, or it cannot be read.
     """
     path = Path(target)
-    if (path / "catalog.db").is_file():
-        with EmbeddedTiled(path) as server, translated(server.uri, options.api_key_env):
-            container: Any = server.client()[options.container.strip("/")]
-            yield _of_node(list(container.values())[-1])
+    if path.is_dir():
+        with (
+            _served(_catalog_in(path)) as server,
+            _connected(server.uri, options, server.api_key) as root,
+        ):
+            yield _newest(root, server, options)
     elif path.is_file():
         with _hdf5(path) as file:
             yield _of_file(path, file)
+    elif "://" in target:
+        with _connected(target, options, api_key) as node:
+            yield _of_node(node, target, options)
     else:
-        with translated(target if "://" in target else options.uri, options.api_key_env):
-            yield _of_node(_find(target, options, api_key))
+        _require_uid(target, options)
+        with _connected(options.uri, options, api_key) as root:
+            yield _of_node(_find(root, target, options), options.uri, options)
+
+
+def _catalog_in(folder: Path) -> Path:
+    for place in (folder, folder / "tiled"):
+        if (place / CATALOG).is_file():
+            return place
+    raise StoreError(f"{folder} holds no masks; name the folder that `ptychoseg demo` wrote")
+
+
+@contextmanager
+def _served(folder: Path) -> Generator[EmbeddedTiled]:
+    server = EmbeddedTiled(folder)
+    try:
+        server.start()
+    except StoreError as error:
+        why = str(error).splitlines()[0]
+        raise StoreError(f"{why} {folder / 'server.log'}") from error
+    try:
+        yield server
+    except Unavailable as error:  # the tables are one file, which only one server can have
+        raise StoreError(
+            f"{folder}: its tables cannot be read; if another program serves them at this moment, "
+            f"end it, or give the address of the run ({error})"
+        ) from error
+    finally:
+        server.stop()
 
 
 @contextmanager
 def _hdf5(path: Path) -> Generator[h5py.File]:
     try:
-        with h5py.File(path, "r") as file:
-            yield file
+        file = h5py.File(path, "r")
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
+        raise StoreError(f"{path} cannot be read as HDF5: {error}") from error
+    with file:
+        yield file
 
 
-def _find(target: str, options: TiledOptions, api_key: str) -> Any:
-    if "://" in target:
-        return connect(target, api_key, options.timeout)
-    root: Any = connect(options.uri, api_key, options.timeout)
-    container = root[options.container.strip("/")]
-    if target in container:
-        return container[target]
-    found = list(container.search(Key("start.original_run_uid") == target).values())
-    if not found:
+def _require_uid(target: str, options: TiledOptions) -> None:
+    if Path(target).suffix or len(Path(target).parts) != 1:
+        raise StoreError(f"{target}: no such file or folder; give one, a uid, or an address")
+    if "://" not in options.uri:
         raise StoreError(
-            f"{options.uri} has no masks of a run {target} in {options.container}; give the uid of "
-            "the raw or of the derived run, the address of its node, or a file"
+            f"{target}: no such file or folder, and the profile names no server to look for a run "
+            f"of this uid (`tiled.uri` is {options.uri}); choose another with --profile"
         )
-    return found[-1]
 
 
-def _of_node(node: Any) -> StoredRun:
-    stream = node[STREAM].base if STREAM in node else None
-    if stream is None or TABLE not in stream:
-        raise StoreError(f"{node.uri} holds no masks; name the node of a derived run")
-    frame = stream[TABLE].read()
-    arrays = tuple(name for name in stream if name != TABLE)
-    return StoredRun(
-        node.uri.rsplit("/", 1)[-1],
-        node.metadata["start"],
-        {name: frame[name].tolist() for name in frame.columns},
-        arrays,
-        lambda name, row: np.asarray(stream[name][row]),
-        str(stream["mask"].metadata.get(RAW_SOURCE, "")),
+@contextmanager
+def _connected(uri: str, options: TiledOptions, api_key: str) -> Generator[Any]:
+    with translated(uri, options.api_key_env):
+        node: Any = connect(uri, api_key, options.timeout)
+    try:
+        yield node
+    finally:
+        node.context.http_client.close()
+
+
+def _newest(root: Any, server: EmbeddedTiled, options: TiledOptions) -> StoredRun:
+    with translated(server.uri, options.api_key_env):
+        runs = list(_runs_below(root))
+    if not runs:
+        raise StoreError(f"{server.folder} holds no run; name the folder of a demo that ended")
+    return _of_node(_last(runs), server.uri, options)
+
+
+def _runs_below(node: Any) -> Iterator[Any]:
+    """Yield the derived runs of a catalogue, whatever containers they are in."""
+    for child in node.values():
+        if any(spec.name == SPEC for spec in child.specs):
+            yield child
+        elif isinstance(child, Mapping):
+            yield from _runs_below(child)
+
+
+def _find(root: Any, uid: str, options: TiledOptions) -> Any:
+    container = options.container.strip("/")
+    missing = StoreError(
+        f"{options.uri} has no masks of a run {uid} in {container}; give the uid of the raw or of "
+        "the derived run, the address of its node, or a file"
     )
+    with translated(options.uri, options.api_key_env):
+        try:
+            runs = root[container]
+        except KeyError:
+            raise missing from None
+        if uid in runs:
+            return runs[uid]
+        found = list(runs.search(Key("start.original_run_uid") == uid).values())
+        if not found:
+            raise missing
+        return _last(found)
+
+
+def _last(runs: Sequence[Any]) -> Any:
+    """Return the run that began last: more than one node may have labelled a raw run."""
+    return max(runs, key=lambda run: run.metadata["start"]["time"])
+
+
+def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
+    with translated(uri, options.api_key_env):
+        is_run = any(spec.name == SPEC for spec in node.specs)
+        stream = node[STREAM].base if is_run and STREAM in node else {}
+        if MASK not in stream or TABLE not in stream:
+            raise StoreError(f"{node.uri} holds no masks; name the node of a derived run")
+        columns = stream[TABLE].read()
+        arrays = {name: stream[name] for name in stream if name != TABLE}
+        start = _plain(node.metadata["start"])
+        raw_source = str(arrays[MASK].metadata.get(RAW_SOURCE, ""))
+
+    def read(name: str, row: int) -> NDArray[Any]:
+        with translated(uri, options.api_key_env):
+            return np.asarray(arrays[name][row])
+
+    table = {name: columns[name].tolist() for name in columns.columns}
+    return StoredRun(str(start["uid"]), start, table, tuple(arrays), read, raw_source)
 
 
 def _of_file(path: Path, file: h5py.File) -> StoredRun:
-    if "mask" not in file or TABLE not in file:
+    if MASK not in file or TABLE not in file:
         raise StoreError(f"{path} holds no masks; name an HDF5 file of a derived run")
     columns: Any = file[TABLE]
-    start: Any = file["start"]
-    arrays = [name for name, item in file.items() if getattr(item, "ndim", 0) == 3]
+    table = {name: _values(column) for name, column in columns.items()}
+    missing = [i for i, why in enumerate(table["reason"]) if why == ELSEWHERE]
+    if missing:
+        raise StoreError(
+            f"{path} is not the whole run: rows {missing[0]} to {missing[-1]} are in Tiled; give "
+            "the address of the run there for those"
+        )
+    document: Any = file["start"]
+    start = json.loads(document.asstr()[()])
+    arrays = {name: item for name, item in file.items() if getattr(item, "ndim", 0) == 3}
     return StoredRun(
-        path.stem,
-        json.loads(start.asstr()[()]),
-        {name: _values(column) for name, column in columns.items()},
+        str(start["uid"]),
+        start,
+        table,
         tuple(arrays),
-        lambda name, row: np.asarray(file[name][row]),  # pyright: ignore[reportIndexIssue]
-        str(file["mask"].attrs.get(RAW_SOURCE, "")),
+        lambda name, row: np.asarray(arrays[name][row]),
+        str(arrays[MASK].attrs.get(RAW_SOURCE, "")),
     )
 
 
 def _values(column: Any) -> list[Any]:
     text = h5py.check_string_dtype(column.dtype) is not None
     return list(column.asstr()[:]) if text else column[:].tolist()
+
+
+def _plain(value: Any) -> Any:
+    """Return metadata, which Tiled's client shows behind views of its own, as JSON has it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

@@ -1,6 +1,7 @@
 """A user's mask of detector pixels that must never be used."""
 
-from os import PathLike
+from os import PathLike, fspath
+from pathlib import Path
 
 from ..errors import DatasetError
 from ..science.frame import BoolArray
@@ -29,7 +30,7 @@ def read_pixel_mask(target: str | PathLike[str]) -> BoolArray:
     DatasetError
         No such file or array, or it is no mask; the text says which.
     """
-    name, array = read_array(target, PIXELS)
+    name, array = read_array(Path(fspath(target)).expanduser(), PIXELS)
     if array.ndim != 2 or array.dtype.kind not in "iub" or 0 in array.shape:
         raise DatasetError(
             f"{name}: {array.dtype} {array.shape}; a pixel mask is a 2-D array of integers, 0 for "

@@ -172,6 +172,36 @@ def test_several_frames_per_event_are_rows_or_a_dimension_of_the_file(
     docs.finder.close()
 
 
+def test_frame_of_a_file_says_which_row_of_what_it_is_even_if_it_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    """Only where row i of the file is frame i: frames of a second file do not claim that."""
+    for name in ("one.h5", "two.h5"):
+        with h5py.File(tmp_path / name, "w", libver="latest") as file:
+            file["frames"] = stack(3)
+    docs = Documents(block=2)
+    origins = [
+        frame.origin
+        for frame in docs.finder.of("stream_datum", docs.datum(tmp_path / "one.h5", 0, 5))
+    ]
+    assert origins == [f"{tmp_path / 'one.h5'}:/frames"] * 5  # the last two are not there
+    second = docs.finder.of("stream_datum", docs.datum(tmp_path / "two.h5", 0, 3))
+    assert [(frame.index, frame.origin) for frame in second] == [(5, ""), (6, ""), (7, "")]
+
+
+def test_frames_of_a_missing_file_say_where_it_should_be(tmp_path: Path) -> None:
+    docs = Documents()
+    (frame,) = docs.finder.of("stream_datum", docs.datum(tmp_path / "gone.h5", 0, 1))
+    assert frame.image is None
+    assert frame.origin == f"{tmp_path / 'gone.h5'}:/frames"
+
+
+def test_frame_of_an_event_has_no_origin() -> None:
+    docs = Documents()
+    (frame,) = docs.finder.of("event", docs.event(watermarked(3)))
+    assert frame.origin == ""
+
+
 def test_stream_datum_whose_resource_was_missed_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,10 +1,13 @@
+import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from ptychoseg_callbacks.frames import FrameFinder
 from ptychoseg_callbacks.open_run import MOST_KINDS, OpenRun, kind_of
 
 from ptychoseg_stream.science.frame import Frame, Mask
+from ptychoseg_stream.science.records import Alarm, StageRecord
 
 
 def refused(reasons) -> Iterator[Mask]:
@@ -36,3 +39,56 @@ def test_account_does_not_grow_with_the_run():
     counts = account_of(names).refused
     assert len(counts) == MOST_KINDS + 1
     assert sum(counts.values()) == 300
+
+
+# --- what the operator is told --------------------------------------------------------------------
+
+NAN = float("nan")
+
+
+def mask_of(index, verdict="annulus", status="ok", **more):
+    frame = Frame("run", index, None, (4, 4))
+    return Mask(frame, np.zeros((4, 4), np.uint8), "fused", status, verdict=verdict, **more)
+
+
+def stage_of(number, reason=""):
+    return StageRecord(
+        number, (0,), 1, 0.01, False, not reason, reason, 0.9, 0.0, "student", "parent", "teacher"
+    )
+
+
+def opened(masks):
+    run = OpenRun("run", FrameFinder({"uid": "run"}))
+    for mask in masks:
+        run.count([mask])
+    return run
+
+
+def test_frames_are_counted_by_what_they_show_and_lost_ones_show_nothing():
+    masks = [mask_of(i, v) for i, v in enumerate(("annulus", "annulus", "disc", "none"))]
+    masks += [mask_of(4, "no beam", "refused"), mask_of(5, "none", "lost")]
+    account = opened(masks).account("success", "")
+    assert account.verdicts == {"annulus": 2, "disc": 1, "none": 1, "no beam": 1}
+    assert (account.written, account.lost, account.alarms) == (4, 1, 0)
+
+
+def test_each_alarm_is_a_line_of_the_log_and_the_last_one_is_remembered(caplog):
+    first = Alarm(3, "ciou", 0.7, 0.95, -9.0, "restart", "the ring fell from 0.95 to 0.70")
+    second = replace(first, index=4, monitor="shift_y", action="re-register", text="it moved")
+    with caplog.at_level(logging.WARNING):
+        run = opened([mask_of(3, alarms=(first,)), mask_of(4, alarms=(second,)), mask_of(5)])
+    assert [r.getMessage() for r in caplog.records] == [
+        "run run, frame 3: the ring fell from 0.95 to 0.70",
+        "run run, frame 4: it moved",
+    ]
+    assert run.alarm == "frame 4: it moved"
+    assert run.account("success", "").alarms == 2
+
+
+def test_refused_student_is_a_line_of_the_log_and_a_promoted_one_is_not(caplog):
+    stages = (stage_of(0), stage_of(1, "the ring is gone in kept frame 0"))
+    with caplog.at_level(logging.WARNING):
+        opened([mask_of(7, stages=stages)])
+    assert [r.getMessage() for r in caplog.records] == [
+        "run run: the student of stage 1 does not serve: the ring is gone in kept frame 0"
+    ]

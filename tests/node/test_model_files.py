@@ -22,6 +22,7 @@ from ptychoseg_stream.node.students import (
 from ptychoseg_stream.node.trainer import InlineTrainer, Stage
 from ptychoseg_stream.science.augment import Example
 from ptychoseg_stream.science.counts import PrepareOptions
+from ptychoseg_stream.science.features import FEATURE_VERSION
 from ptychoseg_stream.science.geometry import find_beam
 from ptychoseg_stream.science.prepare import prepare
 from ptychoseg_stream.science.prototypes import TeacherOptions
@@ -87,7 +88,7 @@ def test_file_of_another_feature_version_is_refused_and_says_what_to_do(file):
     with h5py.File(file, "a") as f:
         f.attrs["feature_version"] = 99
     message = refusal(file)
-    assert "feature version 99, this is version 1" in message
+    assert f"feature version 99, this is version {FEATURE_VERSION}" in message
     assert "ptychoseg fit" in message
 
 

@@ -157,7 +157,7 @@ def test_answer_is_a_probability_whatever_comes_in():
         fused = fusion.update(extremes, mean, 50, shift)
         assert fused.dtype == np.float32
         assert fused.shape == extremes.shape
-        assert 0 <= fused.min()
+        assert fused.min() >= 0
         assert fused.max() <= 1
 
 

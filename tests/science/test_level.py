@@ -57,9 +57,7 @@ def test_rings_of_the_simulated_scan_have_the_area_that_their_truth_has(scan):
     assert np.mean(raised) == pytest.approx(1, abs=0.04)
 
 
-@pytest.mark.parametrize(
-    ("inner", "outer", "side"), [(12, 26, 104), (30, 70, 200), (0, 10, 104)]
-)
+@pytest.mark.parametrize(("inner", "outer", "side"), [(12, 26, 104), (30, 70, 200), (0, 10, 104)])
 def test_wide_ring_and_disc_need_no_factor(inner, outer, side):
     image = soft_ring(inner, outer, 1.0, (side, side), (side / 2 + 0.3, side / 2 - 0.4))
     assert 1 <= factor_of(counted(image)) < 1.01

@@ -83,6 +83,33 @@ def test_jump_is_followed_at_its_second_frame():
     assert found[16:] == pytest.approx(path[16:], abs=1e-9)
 
 
+def test_jump_that_was_seen_is_followed_at_its_first_frame():
+    tracker = BeamTracker()
+    for _ in range(10):
+        tracker.update((0.0, 0.0))
+    assert tracker.is_far((4.0, -3.0))
+    assert not tracker.is_far((0.5, -0.5))
+    assert tracker.update((4.0, -3.0), seen=True) == (4.0, -3.0)
+    assert not tracker.is_far((4.0, -3.0))
+    for _ in range(5):
+        assert tracker.update((4.0, -3.0)) == pytest.approx((4.0, -3.0), abs=1e-9)
+
+
+def test_fast_drift_that_is_seen_is_followed_from_its_second_frame_on():
+    tracker = BeamTracker()
+    for _ in range(10):
+        tracker.update((0.0, 0.0))
+    for i in range(1, 30):
+        place = (2.0 * i, -1.0 * i)
+        assert tracker.update(place, seen=True) == pytest.approx(place, abs=1e-6)
+
+
+def test_what_is_near_is_smoothed_even_if_it_was_seen():
+    one, other = BeamTracker(), BeamTracker()
+    for y, x in jittered(np.zeros((30, 2))):
+        assert one.update((y, x), seen=True) == other.update((y, x))
+
+
 def test_jump_ends_what_was_known_of_the_velocity():
     path = np.arange(60)[:, None] * np.array([0.3, 0.0])
     path[40:] = path[39] + (5, 5)

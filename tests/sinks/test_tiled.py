@@ -89,10 +89,9 @@ def test_start_and_stop_say_where_masks_come_from_and_what_became_of_the_frames(
 ):
     sink.open(run_info(sample=None))
     sink.write("raw-1", masks_of(range(3)))
-    sink.close(
-        "raw-1",
-        account_of(6, written=3, refused={"empty": 2}, lost=1, exit_status="abort", reason="beam"),
-    )
+    seen = {"verdicts": {"annulus": 3, "no beam": 2}, "alarms": 4}
+    ended = {"exit_status": "abort", "reason": "beam"}
+    sink.close("raw-1", account_of(6, written=3, refused={"empty": 2}, lost=1, **ended, **seen))
     assert sink.drain(30)
     run = derived(root, options, sink)
     assert run.start["original_run_uid"] == "raw-1"
@@ -111,7 +110,9 @@ def test_start_and_stop_say_where_masks_come_from_and_what_became_of_the_frames(
         "lost": 1,
         "filled": 0,
         "repeated": 0,
+        **seen,
     }
+    assert run.stop["verdict"] == "annulus"
     for name in ("start", "stop"):
         schema_validators[DocumentNames[name]].validate(dict(run.metadata[name]))
     assert len(run.descriptors) == 1

@@ -23,11 +23,10 @@ RE(take_frames(detector, 3))
 
 
 @pytest.mark.slow
-def test_the_demo_prints_a_table_and_draws_its_report(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ptychoseg_stream", "demo", "--count", "22"]
-    done = subprocess.run(
-        [*command, "--exposure", "0"], cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
+def test_the_demo_prints_a_table_and_draws_its_report_and_can_be_verified(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ptychoseg_stream"]
+    demo = [*command, "demo", "--count", "22", "--exposure", "0"]
+    done = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     for word in (
         "teacher",
@@ -41,6 +40,11 @@ def test_the_demo_prints_a_table_and_draws_its_report(tmp_path: Path) -> None:
         assert word in done.stdout
     assert (tmp_path / "demo-output" / "report.png").stat().st_size > 50_000
     assert "'written': 22" in done.stdout
+
+    again = [*command, "reproduce", "demo-output", "--row", "21"]
+    done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "valid_bits  identical" in done.stdout
 
 
 @pytest.mark.slow
