@@ -38,9 +38,7 @@ def label_all(
     list of Mask
         One for each frame, in order.
     """
-    node = Node(
-        options, lambda: InlineTrainer(options.student, on_step, options.promotion), store
-    )
+    node = Node(options, lambda: InlineTrainer(options.student, on_step, options.promotion), store)
     run = "offline"
     node.open(run)
     masks: list[Mask] = []

@@ -85,7 +85,7 @@ class RunLabeller:
         return [self._label(frame) for frame in frames]
 
     def _label(self, frame: Frame) -> Mask:
-        if self._shape is None:
+        if self._shape is None and min(frame.shape) > 0:  # a lost frame may not know its size
             self._shape = frame.shape
         pixels: Inspected | None = None
         stages: tuple[StageRecord, ...] = ()
@@ -102,7 +102,9 @@ class RunLabeller:
         except FrameError as error:
             if error.verdict == "no beam" and self._ladder.has_ring:
                 self._lose(frame.index, str(error), pixels)
-            mask = unlabelled(frame, self._shape, error, self._options, pixels, self._centroids)
+            mask = unlabelled(
+                frame, self._shape or frame.shape, error, self._options, pixels, self._centroids
+            )
         alarms, self._alarms = tuple(self._alarms), []
         return replace(mask, alarms=alarms, stages=stages)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 from ..errors import CentroidsError
 from ..science.counts import PrepareOptions
@@ -29,7 +30,8 @@ PACKAGES = ("torch", "numpy")
 
 def versions_here() -> dict[str, str]:
     """Versions and processor that a student made here depends on."""
-    return {name: version(name) for name in PACKAGES} | {"machine": platform.machine()}
+    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {name: version(name) for name in PACKAGES} | {"machine": machine}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ __all__ = [
     "shadowed_sectors",
 ]
 
+
 def clean_ring(ring: BoolArray) -> BoolArray:
     """Drop parts below 5 % of the largest, fill holes below 10 % of the largest hole in their part.
 

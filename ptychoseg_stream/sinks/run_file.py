@@ -28,6 +28,8 @@ from .derived import STREAM, TABLE, Derived, raw_metadata
 from .rows import NEVER_ANNOUNCED, Row, Shape, fitted, lost_row, run_shape, table, table_schema
 from .side_tables import SIDE_TABLES, Entry, Journal, side_table
 
+ELSEWHERE = "in Tiled, not in this file"
+"""The reason of rows in the file of a run whose beginning Tiled took."""
 CHUNK = 16
 BLOCK = 256  # values per chunk of a column
 TEXT = h5py.string_dtype()
@@ -133,7 +135,7 @@ class RunFile:
                     last.mask.frame,
                     index,
                     last.time,
-                    NEVER_ANNOUNCED if index >= self.elsewhere else "in Tiled, not in this file",
+                    NEVER_ANNOUNCED if index >= self.elsewhere else ELSEWHERE,
                 )
                 for index in missing[first : first + BLOCK]
             ]

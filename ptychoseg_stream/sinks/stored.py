@@ -18,11 +18,10 @@ from .connection import Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
+from .run_file import ELSEWHERE
 
 SPEC = "PtychosegRun"
 CATALOG = "catalog.db"
-ELSEWHERE = "in Tiled, not in this file"
-"""The reason of rows in the file of a run whose beginning Tiled took."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -177,6 +177,18 @@ def test_ladder_that_begins_anew_after_an_alarm_does_so_again(tmp_path):
         assert found.notes == ()
 
 
+def test_window_that_follows_the_beam_of_large_frames_does_so_again(tmp_path):
+    rng = np.random.default_rng(0)
+    rings = (annulus((300, 300), (80 + y, 90), 8, 18) for y in (0, 0, 0, 0, 14, 28, 42, 56))
+    frames = [rng.poisson(np.where(ring, 60.0, 0.2)).astype(np.uint16) for ring in rings]
+    profile = profile_of(tmp_path, stages=(0, 2))
+    run = stored(tmp_path, frames, profile)
+    assert "window" in [alarm.monitor for mask in run.masks for alarm in mask.alarms]
+    found = again(run, 7, recipe(run, tmp_path, students=False, options=profile.node))
+    assert found.identical
+    assert found.notes == ()
+
+
 def test_student_after_one_that_was_refused_is_learned_again(tmp_path, strong):
     """It begins from the one before the refused one. Whether one is refused is up to the seed."""
     picky = replace(LENIENT, max_loss=0.0)

@@ -79,6 +79,8 @@ def test_run_that_begins_with_a_lost_frame_takes_the_size_that_was_promised(scan
     masks = labelled(frames_of([None, scan.frames[1]]))
     assert masks[0].classes.shape == (104, 104)
     assert masks[1].status == "ok"
+    unsized = labelled(frames_of([None, scan.frames[1]], shape=(0, 0)))
+    assert [m.status for m in unsized] == ["lost", "ok"]
     masks = labelled(frames_of([None, scan.frames[1]], shape=(64, 64)))
     assert [m.classes.shape for m in masks] == [(64, 64)] * 2
     assert masks[1].status == "refused"
