@@ -30,9 +30,10 @@ def scan() -> Scan:
 def profile(tiled: EmbeddedTiled, tmp_path: Path) -> Profile:
     """Deterministic, with training cut short: what is tested here is the way, not the figures."""
     base = load_profile("demo")
+    student = StudentOptions(first_steps=12, steps=6, rounds=1, round_steps=3)
     return replace(
         base,
-        node=NodeOptions(stages=(0, 5, 10), student=StudentOptions(first_steps=12, steps=6)),
+        node=NodeOptions(stages=(0, 5, 10), student=student),
         tiled=replace(base.tiled, uri=tiled.uri, unsent_folder=str(tmp_path / "unsent")),
     )
 
