@@ -135,11 +135,7 @@ def reproduce(
     _require_size(np.asarray(frames[row]).shape, shape)
     centroids = RecordedCentroids(recipe.centroids, table)
     trainer = RecordedTrainer(recipe.options, recipe.students, table)
-    options = replace(
-        recipe.options,
-        also=tuple(m for m in ("teacher", "student", "fused") if m in recorded.arrays),
-        confidence="confidence" in recorded.arrays,
-    )
+    options = _publishing(recipe.options, recorded.arrays)
     node = Node(options, lambda: trainer, centroids, recipe.user)
     node.open(RUN)
     mask, departure = None, ""
@@ -163,6 +159,12 @@ def reproduce(
         student in trainer.learned,
         tuple(filter(None, notes)),
     )
+
+
+def _publishing(options: NodeOptions, arrays: Sequence[str]) -> NodeOptions:
+    """Return options that make all the arrays that were stored."""
+    also = tuple(m for m in ("teacher", "student", "fused") if m in arrays)
+    return replace(options, also=also, confidence="confidence" in arrays)
 
 
 def _require(table: Mapping[str, list[Any]], row: int, frames: Images) -> None:

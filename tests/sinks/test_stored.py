@@ -47,7 +47,7 @@ def refused(target: object, options: TiledOptions | None = None, key: str = "") 
     return str(caught.value)
 
 
-def check(run: StoredRun, n: int, uid: str) -> None:
+def check_run(run: StoredRun, n: int, uid: str) -> None:
     """All that was stored of `masks(n)` is there."""
     assert run.uid == uid
     assert run.start["original_run_uid"] == "raw-1"
@@ -82,7 +82,7 @@ def written(folder: Path, n: int = 40, elsewhere: int = 0) -> Path:
 def test_file_of_a_run_is_read_back(tmp_path):
     path = written(tmp_path)
     with open_stored(str(path), TiledOptions(), "") as run:
-        check(run, 40, path.stem)
+        check_run(run, 40, path.stem)
 
 
 def test_file_may_be_called_otherwise(tmp_path):
@@ -172,7 +172,7 @@ def test_run_in_tiled_is_found_by_address_and_by_either_uid(served, by):
         "raw uid": ("raw-1", newest, 20),
     }[by]
     with open_stored(target, served.options, served.server.api_key) as run:
-        check(run, n, uid)
+        check_run(run, n, uid)
 
 
 def test_what_is_not_in_tiled_is_refused(served):
@@ -210,7 +210,7 @@ def test_folder_of_a_demo_gives_its_newest_run_once_nobody_else_serves_it(tmp_pa
         busy = refused(folder)
         assert f"{folder}: its tables cannot be read; if another program serves them" in busy
     with open_stored(str(folder.parent), TiledOptions(container="other"), "") as run:
-        check(run, 20, newest)
+        check_run(run, 20, newest)
 
 
 def test_masks_without_an_origin_have_no_raw_source(tmp_path):
