@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -24,15 +23,15 @@ from tiled.client.container import Container
 from .node.node import Node
 from .node.ports import RunInfo
 from .node.store import FolderStore, MemoryStore, Store
+from .node.students import processor
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from .profile import EMBEDDED, Profile, load_profile
-from .science.frame import BoolArray, Method
+from .science.frame import METHODS, BoolArray, Method
 from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
 from .sources.pixel_mask import read_pixel_mask
 
-METHODS: tuple[Method, ...] = ("teacher", "student", "fused")
 CHILD = "ptychoseg_stream.child"
 PACKAGES = (
     "bluesky",
@@ -236,8 +235,7 @@ def environment() -> dict[str, str]:
     The latter are named with the widest vector instructions that PyTorch uses, such as AVX2.
     """
     versions = {name: version(name) for name in PACKAGES}
-    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {**versions, "processor": processor}
+    return {**versions, "processor": processor()}
 
 
 def absolute(target: str) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-METHODS = ("teacher", "student", "fused")
+from ..science.frame import METHODS
+
 LINES: dict[str, tuple[str, str, float]] = {
     "teacher": ("#d55e00", ":", 1.5),
     "student": ("#0072b2", "-", 1.3),

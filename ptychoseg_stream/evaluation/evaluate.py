@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 from ..node.options import NodeOptions
 from ..node.store import MemoryStore
 from ..node.trainer import OnStep
-from ..science.frame import ClassMap, Mask
+from ..science.frame import METHODS, ClassMap, Mask
 from ..science.som import Centroids
 from ..sim.detection import thin
 from .baselines import Stack, baselines, half_maximum, mean_image, usable_frames
 from .offline import label_all
 from .score import Score, by_stage, held_out, ring_ious, score, staged_frames
-
-METHODS = ("teacher", "student", "fused")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import DatasetError
 from ..node.node import Node
 from ..node.options import NodeOptions
-from ..science.frame import BoolArray, Frame, Mask
+from ..science.frame import METHODS, BoolArray, Frame, Mask
 from ..science.learning import Student
 from ..science.som import Centroids
 from ..sinks.arrays import ARRAYS, stack
@@ -163,7 +163,7 @@ def reproduce(
 
 def _publishing(options: NodeOptions, arrays: Sequence[str]) -> NodeOptions:
     """Return options that make all the arrays that were stored."""
-    also = tuple(m for m in ("teacher", "student", "fused") if m in arrays)
+    also = tuple(m for m in METHODS if m in arrays)
     return replace(options, also=also, confidence="confidence" in arrays)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from ..science.frame import METHODS
 from .evaluate import Evaluation
 from .score import Score
 
@@ -18,7 +19,7 @@ def print_scores(console: Console, scores: Sequence[Score], title: str, seeds: i
         table.add_column(column, justify="right")
     for row in scores:
         spread = "" if len(row.by_seed) < 2 else " ".join(f"{v:.3f}" for v in row.by_seed)
-        bold = row.name.split(" ")[0] in ("teacher", "student", "fused")
+        bold = row.name.split(" ")[0] in METHODS
         table.add_row(
             row.name,
             f"{row.ring:.3f}",

@@ -28,10 +28,14 @@ PACKAGES = ("torch", "numpy")
 """What the last bits of the weights depend on, beside the kind of processor."""
 
 
+def processor() -> str:
+    """Kind of processor and the widest vector instructions that PyTorch uses, such as AVX2."""
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
 def versions_here() -> dict[str, str]:
     """Versions and processor that a student made here depends on."""
-    machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {name: version(name) for name in PACKAGES} | {"machine": machine}
+    return {name: version(name) for name in PACKAGES} | {"machine": processor()}
 
 
 @dataclass(frozen=True, slots=True)

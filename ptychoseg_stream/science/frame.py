@@ -15,6 +15,7 @@ ClassMap: TypeAlias = NDArray[np.uint8]  # (H, W), values of ClassCode
 BitMap: TypeAlias = NDArray[np.uint16]  # (H, W), combinations of ValidBit; 0: use this pixel
 
 Method: TypeAlias = Literal["teacher", "student", "fused"]
+METHODS: tuple[Method, ...] = ("teacher", "student", "fused")
 MaskSource: TypeAlias = Literal["teacher", "student", "fused", "none"]
 FrameStatus: TypeAlias = Literal["ok", "refused", "lost"]
 Verdict: TypeAlias = Literal["annulus", "disc", "none", "no beam"]

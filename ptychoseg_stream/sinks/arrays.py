@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..science.frame import ClassCode, Mask, ValidBit, bit_legend, legend
+from ..science.frame import METHODS, ClassCode, Mask, ValidBit, bit_legend, legend
 from .rows import Row, Shape
 
 Pixels: TypeAlias = NDArray[Any]  # (H, W) of uint8 or uint16
@@ -15,7 +15,7 @@ Pixels: TypeAlias = NDArray[Any]  # (H, W) of uint8 or uint16
 MASK = "mask"
 VALID_BITS = "valid_bits"
 CONFIDENCE = "confidence"
-CLASS_MAPS = (MASK, "teacher", "student", "fused")
+CLASS_MAPS = (MASK, *METHODS)
 DEFAULT = (MASK, VALID_BITS)
 
 
