@@ -7,6 +7,8 @@
     ├── FrameError          a frame that cannot be labelled (its text is the reason in the row)
     ├── DatasetError        a file or dataset with frames that cannot be read
     ├── CentroidsError      a centroids or student file that does not fit this version
+    ├── CheckpointError     a checkpoint of an open run that cannot be gone on from
+    ├── SourceError         a source of documents that cannot be used (address, key, file)
     ├── LearningError       a stage of fine-tuning that went wrong; the student before it serves on
     └── StoreError          a Tiled server (or disk) that refuses masks
 
@@ -44,6 +46,14 @@ class DatasetError(PtychosegError):
 
 class CentroidsError(PtychosegError):
     """A centroids (or student) file made by another feature version, or damaged."""
+
+
+class CheckpointError(PtychosegError):
+    """A checkpoint that is damaged, or was written by another version."""
+
+
+class SourceError(PtychosegError):
+    """A source of documents that cannot be used: a wrong address, a missing key or package."""
 
 
 class LearningError(PtychosegError):

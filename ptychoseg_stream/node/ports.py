@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from numpy.typing import NDArray
+
 from ..science.frame import Frame, Mask
 from .vitals import Progress
 
@@ -22,11 +24,21 @@ class RunInfo:
         Its start document.
     processing : mapping
         Profile name, software versions, options and their digest: goes into the derived start.
+    derived : str
+        Uid that the derived run gets; empty: the sink chooses one.
+    began : float
+        When the derived run began [s since the epoch]; 0: now.
+    resumed : bool
+        Whether an earlier process began this derived run. The first rows are then stored already,
+        and may come again: those are left out.
     """
 
     uid: str
     start: Mapping[str, Any]
     processing: Mapping[str, Any]
+    derived: str = ""
+    began: float = 0.0
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,14 @@ class Account:
         Frames by what they show, those that were lost left out.
     alarms : int
         Alarms raised during the run.
+    announced : int
+        Frames that the raw run itself counts, at its end; -1 when nobody knows.
+    refilled : int
+        Frames whose documents were never received, and whose images were had from elsewhere.
+    retaken : int
+        Frames that took a point of the scan again.
+    teacher_only : int
+        Frames labelled by the teacher alone, because they came too fast.
     """
 
     received: int = 0
@@ -59,6 +79,20 @@ class Account:
     reason: str = ""
     verdicts: Mapping[str, int] = field(default_factory=dict)
     alarms: int = 0
+    announced: int = -1
+    refilled: int = 0
+    retaken: int = 0
+    teacher_only: int = 0
+
+    @property
+    def imbalance(self) -> str:
+        """Why the account does not balance; empty if it does."""
+        told = self.written + sum(self.refused.values()) + self.lost
+        if told != self.received:
+            return f"{self.received} frames were received, and what became of {told} is known"
+        if self.announced >= 0 and self.announced != self.received:
+            return f"the raw run counts {self.announced} frames, {self.received} were received"
+        return ""
 
     @property
     def verdict(self) -> str:
@@ -85,7 +119,11 @@ class Sink(Protocol):
         ...
 
     def stored(self, run_uid: str) -> int:
-        """How many rows of a run are known to be stored."""
+        """How many rows of a run are safe: in Tiled, or synced to this machine's disk."""
+        ...
+
+    def settled(self, run_uid: str) -> bool:
+        """Whether all that was given of a run, its end included, is safe; True if unknown."""
         ...
 
     def address(self, run_uid: str) -> str:
@@ -108,8 +146,18 @@ class Sink(Protocol):
 class Labeller(Protocol):
     """What turns frames into masks; `ptychoseg_stream.node.node.Node` is the real one."""
 
-    def open(self, run_uid: str) -> None:
-        """Begin a run."""
+    def open(self, run_uid: str, checkpoint: bytes = b"") -> None:
+        """Begin a run, or go on where `checkpoint` was taken.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint is damaged or of another version.
+        """
+        ...
+
+    def checkpoint(self, run_uid: str) -> bytes:
+        """Return what is remembered of a run, so that another process can go on bit by bit."""
         ...
 
     def process(self, frames: Sequence[Frame]) -> list[Mask]:
@@ -125,4 +173,34 @@ class Labeller(Protocol):
 
     def progress(self) -> Progress:
         """Where learning is."""
+        ...
+
+
+class RawStore(Protocol):
+    """Where raw runs are kept: the truth, when a stream of documents has lost something.
+
+    No method raises for a run that is not there, or a store that does not answer: it returns
+    nothing, and says so in the log.
+    """
+
+    def start_of(self, uid: str) -> Mapping[str, Any] | None:
+        """Return the start document of the run that has this uid, or a descriptor of this uid."""
+        ...
+
+    def notes_of(self, run_uid: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """Return descriptors and (stream) resources of a run, in an order that can be replayed."""
+        ...
+
+    def stop_of(self, run_uid: str) -> Mapping[str, Any] | None:
+        """Return the stop document of a run, if it has one by now."""
+        ...
+
+    def read(
+        self, run_uid: str, stream: str, data_key: str, first: int, last: int
+    ) -> NDArray[Any] | None:
+        """Return frames [first, last) or the first of them, ``(n, H, W)``; None if it has none."""
+        ...
+
+    def count(self, run_uid: str, stream: str, data_key: str) -> int:
+        """Return how many frames of a key are stored; -1 if nobody knows."""
         ...

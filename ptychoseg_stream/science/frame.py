@@ -87,6 +87,13 @@ class Frame:
         Why there is no image.
     origin : str
         ``FILE:dataset`` whose row `index` is the image; empty if there is none.
+    attempt : int
+        How often the same image of the same event was taken before: a plan that goes back to a
+        checkpoint takes points again. The last attempt is the one that counts.
+    refilled : {"", "file", "tiled"}
+        Where the image was had from although its document was never received.
+    teacher_only : bool
+        Whether the cheaper path is to be taken: frames come faster than they can be labelled.
     """
 
     run: str
@@ -99,6 +106,9 @@ class Frame:
     time: float = 0.0
     fault: str = ""
     origin: str = ""
+    attempt: int = 0
+    refilled: Literal["", "file", "tiled"] = ""
+    teacher_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
