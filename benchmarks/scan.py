@@ -39,7 +39,12 @@ def main() -> None:
     engine = RunEngine({})
     with tempfile.TemporaryDirectory() as folder, EmbeddedTiled(Path(folder)) as server:
         base = load_profile("beamline")
-        profile = replace(base, cache="", tiled=replace(base.tiled, uri=server.uri))
+        profile = replace(
+            base,
+            cache="",
+            spool=replace(base.spool, folder=str(Path(folder) / "spool")),
+            tiled=replace(base.tiled, uri=server.uri),
+        )
         for exposure in (0.0, 0.02):
             _overhead(engine, frames, exposure, profile, server.api_key, arguments.repeats)
         _latency(engine, frames, profile, server.api_key)

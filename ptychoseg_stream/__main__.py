@@ -1,5 +1,5 @@
 """``python -m ptychoseg_stream`` is the command `ptychoseg`."""
 
-from .cli import run
+from .cli import start
 
-run()
+start()

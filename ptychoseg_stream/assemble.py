@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.ingress import Ingress
+from ptychoseg_callbacks.journals import Journals
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
 from ptychoseg_callbacks.worker import Worker
 from ptychoseg_callbacks.worker_process import ProcessWorker
@@ -20,8 +22,9 @@ from ptychoseg_callbacks.worker_thread import ThreadWorker
 from threadpoolctl import threadpool_limits
 from tiled.client.container import Container
 
+from .errors import ProfileError
 from .node.node import Node
-from .node.ports import RunInfo
+from .node.ports import RawStore, RunInfo
 from .node.store import FolderStore, MemoryStore, Store
 from .node.students import processor
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
@@ -31,6 +34,7 @@ from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
 from .sources.pixel_mask import read_pixel_mask
+from .sources.tiled_raw import TiledRaw
 
 CHILD = "ptychoseg_stream.child"
 PACKAGES = (
@@ -73,6 +77,7 @@ class Attachment(Ingress):
     ) -> None:
         super().__init__(worker)
         self.profile = profile
+        self.worker = worker
         self._api_key = api_key
         self._server = server
         self._root: Container | None = None
@@ -132,12 +137,18 @@ def attach(profile: "str | os.PathLike[str] | Profile") -> Attachment:
         return attach_to(settings)
     server = EmbeddedTiled()
     server.start()
-    settings = replace(settings, tiled=replace(settings.tiled, uri=server.uri))
+    settings = with_server(settings, server)
     sys.stderr.write(
         f"ptychoseg: masks go to an embedded Tiled server, {server.uri}, that ends with Python "
         "(profile: tiled.uri)\n"
     )
     return attach_to(settings, server.api_key, server)
+
+
+def with_server(profile: Profile, server: EmbeddedTiled) -> Profile:
+    """Return a profile whose masks, and what waits for Tiled, end with an embedded server."""
+    spool = replace(profile.spool, folder=str(server.folder / "spool"))
+    return replace(profile, tiled=replace(profile.tiled, uri=server.uri), spool=spool)
 
 
 def attach_to(
@@ -154,23 +165,50 @@ def attach_to(
     server : EmbeddedTiled, optional
         Ended with the attachment.
     """
+    if profile.overload.policy == "wait":
+        raise ProfileError(
+            f"profile {profile.name}: overload.policy wait would make the RunEngine wait; choose "
+            "spill or teacher-only, or feed the node with `ptychoseg run`"
+        )
     secrets = {profile.tiled.api_key_env: api_key} if api_key else {}
     if profile.own_process:
         worker: Worker = ProcessWorker(
             [sys.executable, "-P", "-m", CHILD],
-            {"profile": json.loads(json.dumps(asdict(profile)))},
+            {
+                "profile": json.loads(json.dumps(asdict(profile))),
+                "spool": asdict(profile.spool),
+                "overload": asdict(profile.overload),
+                "owner": profile.name,
+            },
             # One thread per library: two cores have a scan to run besides.
             {**secrets, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
     else:
-        worker = ThreadWorker(lambda: build_segmentation(profile, api_key))
+        raw = build_raw(profile)
+        worker = ThreadWorker(
+            lambda: build_segmentation(profile, api_key, raw),
+            inbox=lambda: build_inbox(profile, raw),
+        )
     return Attachment(profile, worker, api_key, server)
 
 
-def build_segmentation(profile: Profile, api_key: str = "") -> Segmentation:
+def build_raw(profile: Profile) -> TiledRaw | None:
+    """Return the store of raw runs that a profile names, if it names one."""
+    return TiledRaw(profile.raw) if profile.raw.uri else None
+
+
+def build_inbox(profile: Profile, raw: RawStore | None) -> Inbox:
+    """Return the queue of documents of a node; runs that an earlier node left come first."""
+    journals = Journals(profile.spool, owner=profile.name) if profile.spool.journal else None
+    return Inbox(journals, profile.overload, raw)
+
+
+def build_segmentation(
+    profile: Profile, api_key: str = "", raw: RawStore | None = None
+) -> Segmentation:
     """Wire a pipeline that writes to Tiled; it lives on the thread that feeds it."""
     single_threaded()
-    sink = TiledSink(profile.tiled, api_key=api_key)
+    sink = TiledSink(profile.tiled, profile.spool, api_key=api_key)
     options = replace(
         profile.node,
         also=tuple(dict.fromkeys([*profile.node.also, *_alternatives(profile)])),
@@ -190,7 +228,13 @@ def build_segmentation(profile: Profile, api_key: str = "") -> Segmentation:
         node,
         sink,
         describe_with(profile, user),
-        SegmentationOptions(profile.frames, profile.batch),
+        SegmentationOptions(
+            profile.frames,
+            profile.batch,
+            idle_timeout=profile.idle_timeout,
+            checkpoint_frames=profile.spool.checkpoint_frames,
+        ),
+        raw=raw,
     )
     return segmentation
 

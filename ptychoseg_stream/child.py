@@ -8,13 +8,20 @@ from typing import Any
 from ptychoseg_callbacks.segmentation import Segmentation
 from ptychoseg_callbacks.worker_main import serve
 
-from .assemble import build_segmentation
+from .assemble import build_raw, build_segmentation
+from .node.ports import RawStore
 from .profile import profile_from
 
 
 def build(setup: dict[str, Any]) -> Segmentation:
     """Build the pipeline of the profile that was sent."""
-    return build_segmentation(profile_from(setup["profile"], "profile"))
+    profile = profile_from(setup["profile"], "profile")
+    return build_segmentation(profile, raw=build_raw(profile))
+
+
+def raw_store(setup: dict[str, Any]) -> RawStore | None:
+    """Build the store of raw runs that the inbox asks for what it missed."""
+    return build_raw(profile_from(setup["profile"], "profile"))
 
 
 NICENESS = 15
@@ -35,4 +42,5 @@ def give_way() -> None:
 if __name__ == "__main__":
     give_way()
     logging.basicConfig(format="ptychoseg: %(message)s", level=logging.WARNING)
-    sys.exit(serve(sys.argv[1], build))
+    logging.getLogger("ptychoseg_callbacks.accounts").setLevel(logging.INFO)
+    sys.exit(serve(sys.argv[1], build, raw_store))

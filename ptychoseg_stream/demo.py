@@ -117,12 +117,13 @@ def serve_again(folder: Path) -> None:
 
 def _profile(demo: Demo, uri: str) -> Profile:
     profile = load_profile("demo")
-    tiled = replace(profile.tiled, uri=uri, unsent_folder=str(demo.output / "unsent"))
+    tiled = replace(profile.tiled, uri=uri)
+    spool = replace(profile.spool, folder=str(demo.output.resolve() / "spool"))
     trainer = "background" if demo.trainer == "background" else "inline"
     # Students are kept for `ptychoseg reproduce`; centroids are fitted anew by each demo.
     cache = demo.output.resolve() / "cache"
     shutil.rmtree(cache / "index", ignore_errors=True)
-    return replace(profile, tiled=tiled, trainer=trainer, cache=str(cache))
+    return replace(profile, tiled=tiled, spool=spool, trainer=trainer, cache=str(cache))
 
 
 def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:

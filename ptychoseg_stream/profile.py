@@ -5,16 +5,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, Literal, get_type_hints
 
 import yaml
-from ptychoseg_callbacks.frames import FinderOptions
+from ptychoseg_callbacks.finder_options import FinderOptions
+from ptychoseg_callbacks.waiting import OverloadOptions
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import ProfileError
 from .node.options import NodeOptions
+from .node.spool import SpoolOptions
 from .science.frame import ClassCode
 from .sinks.options import TiledOptions
+from .sources.addresses import SourceOptions
+from .sources.tiled_raw import RawOptions
 
 EMBEDDED = "embedded"
 """As `tiled.uri`: a server of our own is started and ended with the attachment."""
@@ -42,6 +47,16 @@ class Profile:
         Label in a process of its own, so that neither load nor a crash touches the scan.
     batch : int
         Largest micro-batch of frames.
+    overload : OverloadOptions
+        What happens when frames come faster than they can be labelled.
+    spool : SpoolOptions
+        Disk of this machine, for what must outlive the node.
+    idle_timeout : float
+        A run without a stop document is closed as failed when no document came for so long [s].
+    raw : RawOptions
+        Tiled server of the raw runs, which fills gaps in what was received.
+    sources : SourceOptions
+        How `ptychoseg run` takes documents from 0MQ, Kafka and Tiled.
     tiled : TiledOptions
         Where masks go. `uri` "embedded" starts a server of our own, for trying things out.
     cache : str
@@ -56,6 +71,11 @@ class Profile:
     trainer: Literal["background", "inline"] = "background"
     own_process: bool = True
     batch: int = 8
+    overload: OverloadOptions = field(default_factory=OverloadOptions)
+    spool: SpoolOptions = field(default_factory=SpoolOptions)
+    idle_timeout: float = 3600.0
+    raw: RawOptions = field(default_factory=RawOptions)
+    sources: SourceOptions = field(default_factory=SourceOptions)
     tiled: TiledOptions = field(default_factory=TiledOptions)
     cache: str = "~/.cache/ptychoseg_stream"
 
@@ -63,6 +83,8 @@ class Profile:
         """Refuse what cannot work."""
         if self.batch < 1:
             raise ProfileError(f"batch: {self.batch} must be 1 or more")
+        if not self.idle_timeout > 0:
+            raise ProfileError(f"idle_timeout: {self.idle_timeout} must be more than 0 seconds")
 
 
 def profile_folders() -> list[Path]:
@@ -102,7 +124,7 @@ def load_profile(what: "str | os.PathLike[str] | Profile") -> Profile:
     path = _find(os.fspath(what))
     try:
         data = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ProfileError(f"{path}: cannot be read as YAML: {reason}") from error
     return profile_from(data if data is not None else {}, str(path))
@@ -135,7 +157,7 @@ def profile_from(data: Any, origin: str) -> Profile:
             message = first["msg"].removeprefix("Value error, ")
             raise ProfileError(f"{origin}: {key}.{message}") from error
         raise ProfileError(
-            f"{origin}: {key}: {first['msg']} (given: {first.get('input')!r})"
+            f"{origin}: {key}: {first['msg']} (given: {shortened(first.get('input')):.200})"
         ) from error
     except ProfileError as error:
         raise ProfileError(f"{origin}: {error}") from error

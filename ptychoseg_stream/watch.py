@@ -13,14 +13,28 @@ from .node.vitals import Vitals
 
 
 @contextmanager
-def narrated(console: Console, vitals: Callable[[], Vitals], total: int) -> Generator[None]:
-    """Show progress: a live table on a terminal, a line every second elsewhere."""
+def narrated(
+    console: Console, vitals: Callable[[], Vitals], total: int = 0, period: float = 1.0
+) -> Generator[None]:
+    """Show progress: a live table on a terminal, lines elsewhere.
+
+    Parameters
+    ----------
+    console : Console
+    vitals : callable
+        Says how things stand.
+    total : int
+        Frames that the run will have; 0: nobody knows.
+    period : float
+        Between two lines [s].
+    """
     if console.is_terminal:
         with Live(get_renderable=lambda: _vitals_table(vitals(), total), console=console):
             yield
         return
     done = threading.Event()
-    thread = threading.Thread(target=_print_lines, args=(console, vitals, total, done), daemon=True)
+    arguments = (console, vitals, total, period, done)
+    thread = threading.Thread(target=_print_lines, args=arguments, daemon=True)
     thread.start()
     try:
         yield
@@ -30,13 +44,18 @@ def narrated(console: Console, vitals: Callable[[], Vitals], total: int) -> Gene
 
 
 def _print_lines(
-    console: Console, vitals: Callable[[], Vitals], total: int, done: threading.Event
+    console: Console,
+    vitals: Callable[[], Vitals],
+    total: int,
+    period: float,
+    done: threading.Event,
 ) -> None:
     last = ""
     while True:
-        ended = done.wait(1.0)
-        line = _line(vitals(), total)
-        if line != last:
+        ended = done.wait(period)
+        now = vitals()
+        line = _line(now, total)
+        if line != last and now.run:
             console.print(line, highlight=False)
         last = line
         if ended:
@@ -50,7 +69,7 @@ def _line(v: Vitals, total: int) -> str:
         stage = f"frames wait for {stage}"
     loss = "" if p.stage < 0 else f" loss {p.loss:.3f}"
     return (
-        f"frame {v.index + 1:4d}/{total}  mask {v.source:8s} IoU to teacher "
+        f"frame {v.index + 1:4d}/{total or v.received}  mask {v.source:8s} IoU to teacher "
         f"{_number(v.iou_to_teacher)}  waiting {v.backlog:3d}  lag {_seconds(v.latency_ms)}  "
         f"stored {v.stored:4d}  {stage}{loss}"
         + (f"  ALARM {v.alarm}" if v.alarm else "")
@@ -60,8 +79,9 @@ def _line(v: Vitals, total: int) -> str:
 
 def _vitals_table(v: Vitals, total: int) -> Table:
     table = Table(box=None, show_header=False)
+    of = total or v.received
     rows = {
-        "frame": f"{v.index + 1} of {total}  (waiting {v.backlog}, stored {v.stored})",
+        "frame": f"{v.index + 1} of {of}  (waiting {v.backlog}, stored {v.stored})",
         "mask": f"{v.source}, {v.verdict or 'no verdict yet'}, IoU to teacher "
         f"{_number(v.iou_to_teacher)}",
         "lag": f"{_seconds(v.latency_ms)} from Event to mask",

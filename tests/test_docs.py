@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -13,13 +14,16 @@ import typer
 import yaml
 
 from ptychoseg_stream.cli import app
+from ptychoseg_stream.node.ports import Account, RunInfo
 from ptychoseg_stream.profile import Profile
 from ptychoseg_stream.science.features import FEATURES, WEIGHTS
 from ptychoseg_stream.science.frame import bit_legend, legend
 from ptychoseg_stream.sinks.arrays import ARRAYS
+from ptychoseg_stream.sinks.derived import Derived
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.rows import COLUMNS
 from ptychoseg_stream.sinks.side_tables import SIDE_TABLES
+from ptychoseg_stream.sources.addresses import FORMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -59,6 +63,15 @@ def test_no_key_is_documented_that_a_profile_does_not_have() -> None:
     assert documented - known == {"key"}
 
 
+@pytest.mark.parametrize("page", ["feed-over-zmq", "feed-from-kafka"])
+def test_the_page_of_a_source_says_the_same_defaults_as_the_profile(page: str) -> None:
+    documented = {row[0].strip("` "): row[1] for row in rows_of("reference/profile.md")}
+    here = {row[0].strip("` "): row[1] for row in rows_of(f"how-to/{page}.md", "Settings")}
+    del here["key"]
+    assert here.items() <= documented.items()
+    assert len(here) > 3
+
+
 TABLES = {"Table": COLUMNS, "Alarms": SIDE_TABLES["alarms"], "Stages": SIDE_TABLES["stages"]}
 
 
@@ -79,6 +92,15 @@ def test_every_column_of_a_table_is_documented_with_type_and_unit(
 def test_no_column_is_documented_that_a_table_does_not_have(heading: str) -> None:
     documented = {row[0].strip("` ") for row in rows_of("reference/mask-run.md", heading)}
     assert documented - set(TABLES[heading]) == {"column", "seq_num", "time"}
+
+
+def test_every_number_of_an_account_is_documented() -> None:
+    uid = "0" * 8 + "-0000-4000-8000-" + "0" * 12
+    derived = Derived(RunInfo("raw", {}, {}), uid, 0.0)
+    account = Account(received=2, announced=3)  # does not balance
+    told = derived.stop(account, {}, 1.0, filled=0, repeated=0, dropped=1)["account"]
+    documented = {row[0].strip("` ") for row in rows_of("reference/mask-run.md", "Stop document")}
+    assert documented - {"key"} == set(told)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -124,14 +146,76 @@ def strings_of_the_code() -> str:
     return re.sub(r"%(\.\d)?[a-z]", "…", "\n".join(texts)).replace("%%", "%")
 
 
-def test_messages_that_are_explained_are_those_of_the_code() -> None:
+EXPLAINED = [
+    ("when-something-is-wrong", "", 60),
+    ("feed-over-zmq", "When nothing arrives", 4),
+    ("replay-recorded-runs", "When a file is damaged", 2),
+]
+
+
+@pytest.mark.parametrize(("page", "heading", "least"), EXPLAINED)
+def test_messages_that_are_explained_are_those_of_the_code(
+    page: str, heading: str, least: int
+) -> None:
     code = strings_of_the_code()
-    cells = [row[0] for row in rows_of("how-to/when-something-is-wrong.md")]
+    cells = [row[0] for row in rows_of(f"how-to/{page}.md", heading)]
     messages = [text for cell in cells for text in re.findall("`([^`]{20,})`", cell)]
-    assert len(messages) > 30
+    assert len(messages) >= least
     for message in messages:
         for fragment in re.split("…|^cannot |: |; ", message):
             assert fragment.strip(" ;:,(") in code, message
+
+
+def names_of_checks(*modules: str) -> set[str]:
+    """Return the names of the lines that modules of a check list print."""
+    names: set[str] = set()
+    for module in modules:
+        for node in ast.walk(ast.parse((ROOT / "ptychoseg_stream" / module).read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("ok", "note", "fail"):
+                names.update(a.value for a in node.args[:1] if isinstance(a, ast.Constant))
+    return names
+
+
+def test_every_line_of_an_audit_is_explained() -> None:
+    explained = {row[0].strip("` ") for row in rows_of("how-to/audit-a-run.md", "The lines")}
+    assert explained - {"line"} == names_of_checks("health/audit.py")
+
+
+def test_everything_that_a_doctor_looks_at_is_named() -> None:
+    modules = ("health/machine.py", "health/servers.py", "inspection.py")
+    page = (DOCS / "reference" / "command-line.md").read_text()
+    section = page.partition("## `ptychoseg doctor`")[2].partition("\n## ")[0]
+    missing = {name for name in names_of_checks(*modules) if name not in section}
+    assert not missing
+
+
+def test_every_way_in_is_on_the_first_page_of_the_documentation() -> None:
+    index = (DOCS / "README.md").read_text()
+    forms = FORMS.split(", ")
+    assert len(forms) == 3
+    assert all(form.replace(":9092", "") in index.replace(":9092", "") for form in forms)
+
+
+def test_the_rings_that_are_drawn_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = [
+        [name.strip().removeprefix("ptychoseg_stream.") for name in layer.split("|")]
+        for layer in contracts["contracts"][0]["layers"]
+    ]
+    page = (DOCS / "explanations" / "architecture.md").read_text()
+    drawn = page.partition("## Rings")[2].split("```")[1].strip().splitlines()
+    rings = [[name.strip() for name in re.split(r"  +", line)[0].split("|")] for line in drawn]
+    assert rings == layers
+
+
+def test_every_thread_is_drawn() -> None:
+    page = (DOCS / "explanations" / "architecture.md").read_text()
+    drawn = set(re.findall(r"ptychoseg-[a-z]+", page))
+    named: set[str] = {"ptychoseg-keeper", "ptychoseg-tiled"}  # made in a loop
+    for source in [*(ROOT / "ptychoseg_stream").rglob("*.py"), *(ROOT / "callbacks").rglob("*.py")]:
+        named |= set(re.findall(r'Thread\([^()]*name="(ptychoseg-[a-z]+)"', source.read_text()))
+    assert len(named) > 6
+    assert drawn == named
 
 
 def test_scopes_that_are_asked_for_are_those_of_the_message() -> None:
@@ -145,11 +229,12 @@ def test_scopes_that_are_asked_for_are_those_of_the_message() -> None:
         assert all(scope in code for scope in named)
 
 
-def test_the_number_of_attempts_that_is_promised_is_the_default() -> None:
+@pytest.mark.parametrize("page", ["survive-an-outage", "when-something-is-wrong"])
+def test_the_pauses_that_are_promised_are_the_defaults(page: str) -> None:
     options = TiledOptions()
-    pauses = sum(options.retry_wait * 2**n for n in range(options.attempts - 1))
-    page = (DOCS / "how-to" / "when-something-is-wrong.md").read_text()
-    assert f"{options.attempts} attempts, {int(pauses)} s of pauses" in page
+    text = (DOCS / "how-to" / f"{page}.md").read_text()
+    assert f"asked again after {options.retry_wait:g} s" in text
+    assert f"up to each {options.retry_longest:g} s" in text
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -15,10 +15,15 @@ from numpy.typing import NDArray
 
 Document: TypeAlias = Mapping[str, Any]
 
+CARRIES_IMAGES = frozenset({"event", "event_page", "stream_datum"})
+"""Documents that hold images or point to them."""
+
 _DROPPED = "ptychoseg_dropped"
 _PLAIN = (str, float, int, type(None), bytes)
 _NUMBERS = "biufc"
 _TEXTS = "SU"
+_DEEPEST = 100  # msgpack gives up at 511
+_TOO_DEEP = "left out: nested too deep"
 
 
 def dropped(reason: str, shape: Sequence[int]) -> dict[str, Any]:
@@ -44,17 +49,32 @@ def array_bytes(value: Any) -> int:
     return 0
 
 
-def copied(value: Any) -> Any:
-    """Return a deep copy made of dict, list, text, numbers and arrays of numbers or text."""
+def image_bytes(name: str, doc: Document) -> int:
+    """Return the size of the arrays that a document carries [bytes]."""
+    return array_bytes(doc.get("data")) if name in ("event", "event_page") else 0
+
+
+def thinned(doc: Document, reason: str) -> Document:
+    """Return an event (page) with a note in place of each image."""
+    return {**doc, "data": without_arrays(doc["data"], reason)}
+
+
+def copied(value: Any, depth: int = _DEEPEST) -> Any:
+    """Return a deep copy made of dict, list, text, numbers and arrays of numbers or text.
+
+    What is nested deeper than `depth`, or holds itself, ends in a note that says so.
+    """
     if isinstance(value, _PLAIN):
         return value
+    if depth < 0:
+        return _TOO_DEEP
     if isinstance(value, np.ndarray):
         plain = _plain_array(value)
         return np.array(plain) if isinstance(plain, np.ndarray) else plain
     if isinstance(value, Mapping):
-        return {key: copied(item) for key, item in value.items()}
+        return {key: copied(item, depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [copied(item) for item in value]
+        return [copied(item, depth - 1) for item in value]
     if isinstance(value, np.number | np.bool_ | complex):
         return value
     return str(value)
@@ -76,8 +96,10 @@ def without_arrays(value: Any, reason: str) -> Any:
 
 def encode(message: Any) -> bytes:
     """Return `message` as msgpack, arrays and NumPy numbers as msgpack_numpy writes them."""
-    packed = msgpack.packb(message, default=_encode_special, unicode_errors="surrogatepass")
-    return cast(bytes, packed)
+    try:
+        return _packed(message)
+    except ValueError:  # nested too deep
+        return _packed(copied(message))
 
 
 def decode(data: bytes) -> Any:
@@ -88,13 +110,26 @@ def decode(data: bytes) -> Any:
     ValueError
         For bytes that are not msgpack, or that hold an array of Python objects.
     """
-    return msgpack.unpackb(
-        data,
-        object_hook=_decode_special,
-        strict_map_key=False,
-        unicode_errors="surrogatepass",
-        max_ext_len=0,
-    )
+    try:
+        return msgpack.unpackb(
+            data,
+            object_hook=_decode_special,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            max_ext_len=0,
+        )
+    except ValueError:
+        raise
+    # What else msgpack and NumPy make of bytes that pretend to be arrays.
+    except (TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"not a document: {type(error).__name__}: {str(error)[:200]}") from error
+    except (SyntaxError, MemoryError, BufferError) as error:
+        raise ValueError(f"not a document: {type(error).__name__}") from error
+
+
+def _packed(message: Any) -> bytes:
+    packed = msgpack.packb(message, default=_encode_special, unicode_errors="surrogatepass")
+    return cast(bytes, packed)
 
 
 def _plain_array(array: NDArray[Any]) -> NDArray[Any] | dict[str, Any]:

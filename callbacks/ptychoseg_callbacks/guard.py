@@ -6,6 +6,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_LONGEST = 1000  # characters of an error: NumPy may repeat megabytes of what it was given
+
 
 class Guard:
     """Runs steps that may fail; counts failures and logs each kind of them once per run.
@@ -47,7 +49,7 @@ class Guard:
         # and a worker that stops at one odd document loses all the later ones.
         except Exception as error:  # noqa: BLE001
             self.failures += 1
-            self.last = f"cannot {what}: {type(error).__name__}: {error}"
+            self.last = f"cannot {what}: {type(error).__name__}: {str(error)[:_LONGEST]}"
             kind = (what, type(error))
             if kind not in self._told:
                 self._told.add(kind)

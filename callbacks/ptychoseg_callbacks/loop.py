@@ -11,51 +11,40 @@ from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
 from .guard import Guard
+from .journal import Journal
 
 log = logging.getLogger(__name__)
 
 _PERIOD = 0.1  # s between two reports, and how long an idle worker sleeps
+_BUSY_TICK = 1.0  # s between two ticks while documents are waiting
 _DRAIN_SLICE = 0.05  # s that storing may take before documents are looked at again
-
-
-class Target(Protocol):
-    """Where documents end; `ptychoseg_callbacks.segmentation.Segmentation` is the real one."""
-
-    heartbeat: Callable[[], None]
-    """Set by the loop; the target may call it, on the loop's thread, during long work."""
-
-    def steps(self, name: str, doc: Document, arrived: float | None = None) -> Iterator[None]:
-        """Process one document in steps."""
-        ...
-
-    def flush(self) -> None:
-        """Finish what waits for more documents."""
-        ...
-
-    def drain(self, timeout: float) -> bool:
-        """Wait until all is stored; False if that took longer than `timeout` [s]."""
-        ...
-
-    def vitals(self) -> Vitals:
-        """Say how things stand."""
-        ...
-
-    def close_open_runs(self, reason: str) -> None:
-        """Close the runs that have not stopped, as failed."""
-        ...
-
-    def shutdown(self) -> None:
-        """Release all it holds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A document and when it arrived [s since the epoch]."""
+    """A document on its way to the target.
+
+    Parameters
+    ----------
+    name, doc
+        Any Bluesky document.
+    arrived : float
+        When it was received [s since the epoch].
+    number : int
+        Counted from 1 over all that one process received, without holes of its own making;
+        0: an earlier process received it.
+    journal : Journal, optional
+        Of its run, where there is one.
+    teacher_only : bool
+        Whether more is waiting than the profile allows: its frames take the cheaper path.
+    """
 
     name: str
     doc: Document
     arrived: float
+    number: int = 0
+    journal: Journal | None = None
+    teacher_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +60,64 @@ class Close:
     """End, after all documents before this; storing may take `timeout` [s]."""
 
     timeout: float
+    reason: str = "the node was closed before the stop document came"
 
 
-Message: TypeAlias = Received | Drain | Close
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """End, and leave the open runs to the next process; storing may take `timeout` [s]."""
+
+    timeout: float
+
+
+Message: TypeAlias = Received | Drain | Close | Suspend
+
+
+class Target(Protocol):
+    """Where documents end; `ptychoseg_callbacks.segmentation.Segmentation` is the real one."""
+
+    heartbeat: Callable[[], None]
+    """Set by the loop; the target may call it, on the loop's thread, during long work."""
+
+    def steps(self, received: Received) -> Iterator[None]:
+        """Process one document in steps."""
+        ...
+
+    def flush(self) -> None:
+        """Finish what waits for more documents."""
+        ...
+
+    def tick(self) -> None:
+        """Do what is due: called often when idle, and about once a second between documents."""
+        ...
+
+    def stored(self) -> int:
+        """Return a number: all documents up to it are processed, and their rows are safe."""
+        ...
+
+    def drain(self, timeout: float) -> bool:
+        """Wait until all is stored; False if that took longer than `timeout` [s]."""
+        ...
+
+    def vitals(self) -> Vitals:
+        """Say how things stand."""
+        ...
+
+    def close_open_runs(self, reason: str) -> None:
+        """Close the runs that have not stopped, as failed."""
+        ...
+
+    def suspend(self) -> None:
+        """Leave the open runs as they are: the next process goes on with them."""
+        ...
+
+    def shutdown(self) -> None:
+        """Release all it holds."""
+        ...
 
 
 class Port(Protocol):
-    """The loop's way to the worker that feeds it."""
+    """The loop's way to whoever feeds it."""
 
     def take(self, timeout: float) -> Message | None:
         """Return the next message, or None if none came within `timeout` [s]."""
@@ -87,8 +127,16 @@ class Port(Protocol):
         """Whether there is somebody at the other end."""
         ...
 
-    def report(self, vitals: Vitals, processed: int) -> None:
-        """Tell how things stand and how many documents were processed so far."""
+    def waiting(self) -> int:
+        """Return the number of documents not processed yet."""
+        ...
+
+    def report(self, vitals: Vitals) -> None:
+        """Tell how things stand."""
+        ...
+
+    def stored(self, number: int) -> None:
+        """Tell up to which document all is processed and safe."""
         ...
 
     def drained(self, token: int, complete: bool) -> None:
@@ -97,7 +145,7 @@ class Port(Protocol):
 
 
 class Loop:
-    """Feeds a target from a port until it is told to close or nobody is left at the other end.
+    """Feeds a target from a port until it is told to end or nobody is left at the other end.
 
     A document that makes the target raise is logged and counted; the next one is still processed.
 
@@ -119,42 +167,48 @@ class Loop:
         self._port = port
         self._now = monotonic
         self._guard = Guard(log)
-        self._processed = 0
-        self._report_due = monotonic()
+        self._report_due = self._tick_due = monotonic()
         self._reported = ""
+        self._stored = 0
         self._drains: list[tuple[int, float]] = []  # token, deadline
 
-    def run(self) -> None:
-        """Work until closed."""
+    def run(self) -> bool:
+        """Work until told to end; return whether all masks are stored."""
         while True:
             message = self._port.take(0.0)
             if message is None:
                 self._idle()
                 if not self._port.alive():
-                    self._finish("the process that ran the scan has ended", timeout=60.0)
-                    return
+                    return self._close(Close(60.0, "the process that ran the scan has ended"))
                 message = self._port.take(0.0 if self._drains else _PERIOD)
             if isinstance(message, Received):
                 self._process(message)
             elif isinstance(message, Drain):
                 self._drains.append((message.token, self._now() + message.timeout))
             elif isinstance(message, Close):
-                self._finish("the node was closed before the stop document came", message.timeout)
-                return
+                return self._close(message)
+            elif isinstance(message, Suspend):
+                return self._suspend(message)
 
     def _process(self, message: Received) -> None:
         if message.name == "start":
             self._guard.renew()
         self._guard.call(f"process a {message.name} document", partial(self._steps, message), None)
-        self._processed += 1
+        if self._now() >= self._tick_due:
+            self._tick()
         self._report_if_due()
 
     def _steps(self, message: Received) -> None:
-        for _ in self._target.steps(message.name, message.doc, message.arrived):
+        for _ in self._target.steps(message):
             self._report_if_due()
+
+    def _tick(self) -> None:
+        self._guard.call("do what is due", self._target.tick, None)
+        self._tick_due = self._now() + _BUSY_TICK
 
     def _idle(self) -> None:
         self._guard.call("label the last frames", self._target.flush, None)
+        self._tick()
         self._report_if_due()
         if not self._drains:
             return
@@ -178,18 +232,32 @@ class Loop:
         self._report_due = self._now() + _PERIOD
         vitals = self._guard.call("say how things stand", self._target.vitals, Vitals())
         vitals = replace(vitals, fault=vitals.fault or self._guard.last)
-        report = f"{self._processed} {vitals}"  # as text: NaN is not equal to itself
+        report = f"{self._port.waiting()} {vitals}"  # as text: NaN is not equal to itself
         if report != self._reported:
             self._reported = report
-            self._port.report(vitals, self._processed)
+            self._port.report(vitals)
+        stored = self._guard.call("say what is stored", self._target.stored, 0)
+        if stored > self._stored:
+            self._stored = stored
+            self._guard.call("tell what is stored", partial(self._port.stored, stored), None)
 
-    def _finish(self, reason: str, timeout: float) -> None:
+    def _close(self, message: Close) -> bool:
+        close = partial(self._target.close_open_runs, message.reason)
+        self._guard.call("close the open runs", close, None)
+        return self._finish(message.timeout)
+
+    def _suspend(self, message: Suspend) -> bool:
+        self._guard.call("leave the open runs", self._target.suspend, None)
+        return self._finish(message.timeout)
+
+    def _finish(self, timeout: float) -> bool:
         target, call = self._target, self._guard.call
-        call("close the open runs", partial(target.close_open_runs, reason), None)
         complete = call("store the last masks", partial(target.drain, timeout), False)
         if not complete:
             log.error("masks are still not stored after %.0f s; giving up: see the sink", timeout)
-        call("shut down", target.shutdown, None)
+        self._tick()  # journals of runs that are stored now are finished
         self._report()
+        call("shut down", target.shutdown, None)
         for token, _ in self._drains:
             self._port.drained(token, complete)
+        return complete

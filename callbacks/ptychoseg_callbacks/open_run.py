@@ -1,32 +1,20 @@
 """What is remembered of an open run: the frames that wait, and the account of the others."""
 
 import logging
-import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ptychoseg_stream.node.ports import Account
+from ptychoseg_stream.node.ports import Account, Sink
+from ptychoseg_stream.node.vitals import Vitals
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
 
 from .frames import FrameFinder
+from .resume import RunJournal
+from .tally import Tally
 
 log = logging.getLogger(__name__)
-
-
-MOST_KINDS = 20
-"""Kinds of refusal counted apart: the stop document must not grow with the run."""
-
-
-def kind_of(reason: str) -> str:
-    """Return what refusals of one kind have in common: the text before the details.
-
-    The table holds each reason in full; a key of the stop document may have no dots.
-    """
-    head = re.split(r"[:;(]", reason, maxsplit=1)[0].strip()
-    return re.sub(r"\d+([.]\d+)?%?", "some", head).replace(".", " ")[:80] or "no reason given"
 
 
 @dataclass(slots=True)
@@ -39,33 +27,42 @@ class OpenRun:
         Of the raw run.
     finder : FrameFinder
         Finds its frames.
+    journal : RunJournal, optional
+        Its documents on disk.
+    derived : str
+        Uid of the derived run; empty if the sink chose one.
+    digest : str
+        Of the options it is labelled with.
     pending : list of (Frame, float)
         Frames that wait for a full batch, and when their documents arrived [s since the epoch].
-    received, written, lost, refused
-        As in `ptychoseg_stream.node.ports.Account`.
+    tally : Tally
+        What became of the others.
     last : Mask, optional
         The newest mask.
+    heard : float
+        When its last document was processed [s, monotonic].
+    safe : int
+        Frames before this one need not be labelled again after a restart.
+    waiting : (int, bytes), optional
+        A checkpoint that is written once all rows before its frame are stored.
     told_lost : bool
         Whether a lost frame was logged already.
-    verdicts
-        Frames by what they show.
-    alarms : int
-        Alarms raised so far.
     alarm : str
-        The last one, in one line.
+        The last alarm, in one line.
     """
 
     uid: str
     finder: FrameFinder
+    journal: RunJournal | None = None
+    derived: str = ""
+    digest: str = ""
     pending: list[tuple[Frame, float]] = field(default_factory=list[tuple[Frame, float]])
-    received: int = 0
-    written: int = 0
-    lost: int = 0
-    refused: Counter[str] = field(default_factory=Counter[str])
+    tally: Tally = field(default_factory=Tally)
     last: Mask | None = None
+    heard: float = 0.0
+    safe: int = 0
+    waiting: tuple[int, bytes] | None = None
     told_lost: bool = False
-    verdicts: Counter[str] = field(default_factory=Counter[str])
-    alarms: int = 0
     alarm: str = ""
 
     def add(self, frame: Frame, arrived: float) -> None:
@@ -79,26 +76,18 @@ class OpenRun:
                 frame.fault,
             )
         self.pending.append((frame, arrived))
-        self.received += 1
+        self.tally.received += 1
 
     def count(self, masks: Sequence[Mask]) -> None:
         """Book the masks of a batch."""
+        self.tally.count(masks)
         for mask in masks:
-            if mask.status == "ok":
-                self.written += 1
-            elif mask.status == "lost":
-                self.lost += 1
-            else:
-                self._refuse(mask.reason)
-            if mask.status != "lost":
-                self.verdicts[mask.verdict] += 1
             self._tell(mask)
         self.last = masks[-1]
 
     def _tell(self, mask: Mask) -> None:
         """Write what the operator should know as lines of the log."""
         for alarm in mask.alarms:
-            self.alarms += 1
             self.alarm = f"frame {alarm.index}: {alarm.text}"
             log.warning("run %s, %s", self.uid, self.alarm)
         for stage in mask.stages:
@@ -110,23 +99,35 @@ class OpenRun:
                     stage.reason,
                 )
 
-    def _refuse(self, reason: str) -> None:
-        kind = kind_of(reason)
-        known = kind in self.refused or len(self.refused) < MOST_KINDS
-        self.refused[kind if known else "other reasons"] += 1
-
-    def account(self, exit_status: str, reason: str) -> Account:
-        """Return what became of all frames."""
-        return Account(
-            self.received,
-            self.written,
-            dict(self.refused),
-            self.lost,
-            exit_status,
-            reason,
-            dict(self.verdicts),
-            self.alarms,
+    def shown_in(self, vitals: Vitals, sink: Sink) -> Vitals:
+        """Return vitals with the numbers of this run."""
+        vitals = replace(
+            vitals,
+            run=self.uid,
+            derived=sink.address(self.uid),
+            received=self.tally.received,
+            written=self.tally.written,
+            refused=self.tally.refused.total(),
+            lost=self.tally.lost,
+            stored=sink.stored(self.uid),
+            alarms=self.tally.alarms,
+            alarm=self.alarm,
         )
+        if (last := self.last) is None:
+            return vitals
+        return replace(
+            vitals,
+            index=last.frame.index,
+            source=last.source,
+            iou_to_teacher=last.quality.iou_to_teacher,
+            latency_ms=1e3 * last.latency,
+            student_revision=last.student_revision,
+            verdict=last.verdict,
+        )
+
+    def account(self, exit_status: str, reason: str, announced: int = -1) -> Account:
+        """Return what became of all frames; see `Tally.account`."""
+        return self.tally.account(exit_status, reason, announced)
 
 
 def refusal(frame: Frame, reason: str) -> Mask:

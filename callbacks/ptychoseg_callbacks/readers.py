@@ -1,164 +1,146 @@
-"""Reads frames out of an HDF5 file that a detector is still writing."""
+"""Reads frames out of the files that documents name: HDF5, TIFF, and others through handlers."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-import h5py
-import hdf5plugin  # noqa: F401  # pyright: ignore[reportUnusedImport]  # registers filters
-import numpy as np
 from numpy.typing import NDArray
 
 from ptychoseg_stream.errors import DatasetError
 
-# h5py answers a file that is not there yet, or half written, with any of these.
-_NOT_YET = (OSError, KeyError, RuntimeError)
-_FIRST_PAUSE = 0.001  # [s]
+from .assets import HDF5, TIFF, Asset
+from .handler_reader import HandlerReader, handler_of
+from .hdf5_reader import Hdf5Frames, Hdf5Reader
+from .paths import Fence, FileNames, local_path
+from .patience import Patience
+from .reader_options import ReaderOptions
+from .sequence_reader import FileReader, SequenceReader
+from .tiff_reader import read_tiff
+
+_DATASET = "/entry/data/data"  # of area detector, where no document names another one
 
 
-def local_path(uri: str, root_map: Mapping[str, str]) -> str:
-    """Return the path of a ``file:`` URI on this machine.
+class Reader(Protocol):
+    """Frames of one asset; not thread-safe. Files are opened at the first read.
 
-    Parameters
-    ----------
-    uri : str
-        As in a stream_resource document; percent-encoded. A plain path is taken as it is.
-    root_map : mapping of str to str
-        Folder as the detector names it -> the same folder as mounted here; the longest wins.
-
-    Raises
-    ------
-    DatasetError
-        For any other scheme.
+    `read` and `read_datum` raise `DatasetError`, and nothing else, when the file is missing,
+    refused or damaged; the reader stays usable, and a later read tries again.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("", "file"):
-        raise DatasetError(
-            f"cannot read {uri}: only file:// URIs can be read; write frames to files"
-        )
-    path = unquote(parts.path) if parts.scheme else uri
-    for root in sorted(root_map, key=len, reverse=True):
-        folder = root.rstrip("/")
-        if path == folder or path.startswith(folder + "/"):
-            return root_map[root].rstrip("/") + path[len(folder) :]
-    return path
-
-
-class SwmrReader:
-    """One dataset of frames in a growing file; the handle stays open, which is 5 times faster.
-
-    Parameters
-    ----------
-    path, dataset : str
-        File and dataset; ``(N, H, W)`` or ``(N, n, H, W)``, which is read as ``(N * n, H, W)``.
-    timeout : float
-        How long to wait for frames that were announced but are not in the file yet [s]. After it
-        ran out once, nothing waits until a read succeeds: a missing file costs one timeout.
-    locking : bool, optional
-        False reads without HDF5 file locks, for file systems that have none; None: as HDF5 does.
-    sleep : callable
-        Waits for so many seconds.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        dataset: str,
-        timeout: float = 2.0,
-        locking: bool | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._path = path
-        self._name = dataset
-        self._timeout = timeout
-        self._locking = locking
-        self._sleep = sleep
-        self._patient = True
-        self._file: h5py.File | None = None
-        self._dataset: h5py.Dataset | None = None
-
-    def __str__(self) -> str:
-        """Return ``file:dataset``, for messages."""
-        return f"{self._path}:{self._name}"
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return frames [start, stop), or the first of them if the file does not grow in time.
+        """Return frames [start, stop) of the asset, or the first n of them.
+
+        Waits up to ``read_timeout`` for frames that are not there yet; once that ran out, nothing
+        waits until a read succeeds.
 
         Returns
         -------
         ndarray
-            ``(n, H, W)`` with ``n <= stop - start``, of the dtype of the dataset.
+            ``(n, H, W)``, real numbers, ``n <= stop - start``. n is less when the file did not
+            grow in time, when a frame in the middle was never written, or when all of them are
+            more than ``max_read_bytes``: read on from ``start + n``. n = 0: frame `start` is not
+            there; frames after it may be.
 
         Raises
         ------
         DatasetError
-            When the file or the dataset is missing, unreadable, or not a stack of images.
+            When the file or dataset is missing, refused, damaged, or not a stack of images.
         """
-        problem: Exception | None = None
-        rows: NDArray[Any] | None = None
-        for pause in self._pauses():
-            self._sleep(pause)
-            try:
-                rows, problem = self._rows(start, stop), None
-            except _NOT_YET as error:
-                self.close()
-                problem = error
-            else:
-                if len(rows) == stop - start:
-                    self._patient = True
-                    return rows
-        self._patient = False
-        if rows is None or problem is not None:
-            raise DatasetError(f"cannot read frames from {self}: {_text(problem)}; {_HINT}")
-        return rows
+        ...
+
+    def read_datum(self, datum_kwargs: Mapping[str, Any]) -> NDArray[Any]:
+        """Return the frames that a datum names, ``(n, H, W)``; n may be less, as in `read`."""
+        ...
 
     def close(self) -> None:
-        """Give the file back; a later `read` opens it again."""
-        if self._file is not None:
-            self._file.close()
-        self._file = self._dataset = None
+        """Give all files back; a later read opens them again."""
+        ...
 
-    def _pauses(self) -> Iterator[float]:
-        """Yield 0, then doubling pauses that add up to the timeout."""
-        yield 0.0
-        pause, left = _FIRST_PAUSE, self._timeout if self._patient else 0.0
-        while left > 0:
-            yield min(pause, left)
-            left -= pause
-            pause *= 2
-
-    def _rows(self, start: int, stop: int) -> NDArray[Any]:
-        """Return those of the frames [start, stop) that are in the file by now."""
-        dataset = self._open() if self._dataset is None else self._dataset
-        self._dataset = dataset
-        dataset.refresh()
-        per = dataset.shape[1] if dataset.ndim == 4 else 1
-        first = start // per
-        rows = np.asarray(dataset[first : -(-stop // per)])
-        frames = rows.reshape(-1, *rows.shape[-2:])  # (n, h, w)
-        return frames[start - first * per : stop - first * per]
-
-    def _open(self) -> h5py.Dataset:
-        file = h5py.File(self._path, "r", libver="latest", swmr=True, locking=self._locking)
-        self._file = file
-        dataset = file[self._name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim not in (3, 4):
-            shape = getattr(dataset, "shape", "of a group")
-            self.close()
-            raise DatasetError(
-                f"{self} has shape {shape}; frames are (N, H, W) or (N, n, H, W): "
-                "name another dataset or data key"
-            )
-        return dataset
+    def __str__(self) -> str:
+        """Return ``file:dataset``, for messages, and the origin of frames."""
+        ...
 
 
-_HINT = (
-    "check that the file is there and visible from this machine (root_map), "
-    "and that its writer is in SWMR mode"
-)
+def open_reader(
+    asset: Asset,
+    options: ReaderOptions | None = None,
+    handlers: Mapping[str, Callable[..., Any]] | None = None,
+) -> Reader:
+    """Return the reader of an asset; no file is opened yet, and nothing waits.
+
+    Parameters
+    ----------
+    asset : Asset
+        What to read.
+    options : ReaderOptions, optional
+        Where files are, and limits.
+    handlers : mapping, optional
+        Spec -> handler class. They come before our own readers and before the installed ones
+        (entry points ``databroker.handlers``).
+
+    Raises
+    ------
+    DatasetError
+        When it cannot be read at all: a remote URI, outside of the roots, a spec or mimetype that
+        nobody reads.
+    """
+    options = options or ReaderOptions()
+    if asset.spec and (not asset.mimetype or asset.spec in (handlers or {})):
+        return HandlerReader(asset, options, handler_of(asset.spec, handlers))
+    if asset.mimetype not in (HDF5, TIFF):
+        raise DatasetError(
+            f"cannot read {asset.uri} of mimetype {asset.mimetype}: {HDF5} and {TIFF} are read; "
+            "write frames to one of these"
+        )
+    fence = Fence(options.roots)
+    path = local_path(asset.uri, options.root_map)
+    fence.check_place(path)
+    dataset = (asset.dataset or _DATASET) if asset.mimetype == HDF5 else ""
+    if asset.mimetype == HDF5 and not asset.template:
+        return _ByDatum(asset, Hdf5Reader(path, dataset, options, fence))
+    names = FileNames(path, asset.template, asset.filename)
+    read_file = _hdf5_file(dataset, options, fence) if dataset else _tiff_file(options, fence)
+    patience, most = Patience(options.read_timeout), options.max_read_bytes
+    reader = SequenceReader(names, asset.frames_per_file, read_file, patience, most, dataset)
+    return _ByDatum(asset, reader)
 
 
-def _text(error: Exception | None) -> str:
-    """Return the message of an h5py error; str() of a KeyError would put it in quotes."""
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+class _Frames(Protocol):
+    def read(self, start: int, stop: int) -> NDArray[Any]: ...
+
+    def close(self) -> None: ...
+
+
+class _ByDatum:
+    """Lets frames that have numbers be read by datum, too."""
+
+    def __init__(self, asset: Asset, frames: _Frames) -> None:
+        self._asset = asset
+        self._frames = frames
+
+    def __str__(self) -> str:
+        return str(self._frames)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        return self._frames.read(start, stop)
+
+    def read_datum(self, datum_kwargs: Mapping[str, Any]) -> NDArray[Any]:
+        span = self._asset.span(datum_kwargs) or range(0)
+        return self._frames.read(span.start, span.stop)
+
+    def close(self) -> None:
+        self._frames.close()
+
+
+def _hdf5_file(dataset: str, options: ReaderOptions, fence: Fence) -> FileReader:
+    def read(path: str, first: int, last: int) -> NDArray[Any]:
+        frames = Hdf5Frames(path, dataset, options, fence, single=True)
+        try:
+            return frames.read(first, last)
+        finally:
+            frames.close()
+
+    return read
+
+
+def _tiff_file(options: ReaderOptions, fence: Fence) -> FileReader:
+    return lambda path, first, last: read_tiff(path, first, last, options, fence)

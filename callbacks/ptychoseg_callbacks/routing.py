@@ -3,7 +3,11 @@
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+from ptychoseg_stream.errors import DatasetError
+
 from .documents import Document
+
+_LONGEST_UID = 200  # characters
 
 T = TypeVar("T")
 
@@ -47,7 +51,13 @@ class Router(Generic[T]):
         self._run_of = {uid: owner for uid, owner in self._run_of.items() if owner != run}
 
     def find(self, name: str, doc: Document) -> T | None:
-        """Return the item of the run of a document; None if that run is not open."""
+        """Return the item of the run of a document; None if that run is not open.
+
+        Raises
+        ------
+        DatasetError
+            For a start document whose uid is none; other documents raise whatever they raise.
+        """
         run = self._run(name, doc)
         if run not in self._items:
             return None
@@ -58,8 +68,21 @@ class Router(Generic[T]):
 
     def _run(self, name: str, doc: Document) -> str:
         if name == "start":
-            return doc["uid"]
+            return _uid_of(doc)
         if name in _NAMES_ITS_RUN:
             # Old resource documents do not name their run; the run heard of last is the best guess.
-            return doc.get("run_start") or next(reversed(self._items), "")
+            # A stop document must name it: it would end the wrong one.
+            newest = "" if name == "stop" else next(reversed(self._items), "")
+            return doc.get("run_start") or newest
         return self._run_of.get(doc.get(_REFERENCE.get(name, ""), ""), "")
+
+
+def _uid_of(start: Document) -> str:
+    """Return the uid of a run, which becomes the name of many things."""
+    uid: object = start["uid"]
+    if not isinstance(uid, str) or not 0 < len(uid) <= _LONGEST_UID:
+        raise DatasetError(
+            f"a start document has uid {uid!r:.80}: it must be a text of 1 to {_LONGEST_UID} "
+            "characters; see who sends it"
+        )
+    return uid

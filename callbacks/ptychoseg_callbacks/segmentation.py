@@ -2,42 +2,33 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from ptychoseg_stream.errors import PtychosegError
-from ptychoseg_stream.node.ports import Account, Clock, Labeller, RunInfo, Sink
+from ptychoseg_stream.node.ports import Account, Clock, Labeller, RawStore, RunInfo, Sink
 from ptychoseg_stream.node.vitals import Vitals
 from ptychoseg_stream.science.frame import Frame, Mask
 
 from .documents import Document
-from .frames import FinderOptions, FrameFinder
+from .frames import FrameFinder
 from .guard import Guard
+from .keeper import Keeper
+from .loop import Received
 from .open_run import OpenRun, refusal
+from .resume import ENDED, Receipts
 from .routing import Router
+from .segmentation_options import SegmentationOptions
+
+__all__ = ["Segmentation", "SegmentationOptions"]
 
 log = logging.getLogger(__name__)
+accounts = logging.getLogger("ptychoseg_callbacks.accounts")
+"""One line at the end of each run, also where only warnings are shown otherwise."""
 
-
-@dataclass(frozen=True, slots=True)
-class SegmentationOptions:
-    """How documents become masks.
-
-    Parameters
-    ----------
-    finder : FinderOptions
-        Which images of a run are segmented, and how files are read.
-    batch : int
-        Frames are labelled in groups of up to so many; a group never waits for more to come.
-    max_open_runs : int
-        Beyond it, the run not heard of for longest is taken to have lost its stop document.
-    """
-
-    finder: FinderOptions = field(default_factory=FinderOptions)
-    batch: int = 8
-    max_open_runs: int = 16
+Describe = Callable[[Document], RunInfo]
 
 
 class Segmentation:
@@ -58,68 +49,98 @@ class Segmentation:
         Which images, in what batches.
     clock : callable
         Seconds since the epoch.
+    raw : RawStore, optional
+        Where the raw runs are kept: fills gaps, knows how a silent run ended.
+    monotonic : callable
+        Seconds of a clock that never jumps.
     """
 
     def __init__(
         self,
         labeller: Labeller,
         sink: Sink,
-        describe: Callable[[Document], RunInfo],
+        describe: Describe,
         options: SegmentationOptions | None = None,
         clock: Clock = time.time,
+        raw: RawStore | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._labeller = labeller
         self._sink = sink
         self._describe = describe
         self._options = options or SegmentationOptions()
         self._clock = clock
+        self._raw = raw
+        self._now = monotonic
         self._runs: Router[OpenRun] = Router()
+        self._receipts = Receipts()
         self._shown: OpenRun | None = None
         self._guard = Guard(log)
+        self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
         self.heartbeat: Callable[[], None] = lambda: None
         self.unknown = 0  # documents of runs whose start document was not seen
 
     def __call__(self, name: str, doc: Document) -> None:
         """Process one document completely: its arrays may be overwritten afterwards."""
-        for _ in self.steps(name, doc):
+        for _ in self.steps(Received(name, doc, self._clock())):
             pass
         self.flush()
+        self.tick()
 
-    def steps(self, name: str, doc: Document, arrived: float | None = None) -> Iterator[None]:
+    def steps(self, received: Received) -> Iterator[None]:
         """Process one document, and yield whenever a batch of frames is stored.
 
         Frames that do not fill a batch wait for the next document, or for `flush`; their images
         must not be overwritten until then.
-
-        Parameters
-        ----------
-        name, doc
-            Any Bluesky document.
-        arrived : float, optional
-            When the document was received [s since the epoch]; default now.
         """
-        arrived = self._clock() if arrived is None else arrived
-        run = self._open(doc) if name == "start" else self._runs.find(name, doc)
+        name, doc = received.name, received.doc
+        run = self._open(received) if name == "start" else self._runs.find(name, doc)
         if run is None:
             self._note_unknown(name)
             return
-        for frame in run.finder.of(name, doc, arrived):
-            run.add(frame, arrived)
-            if len(run.pending) >= self._options.batch:
-                self._label(run)
-                yield
-        if name == "stop":
-            self._close(run, doc.get("exit_status", "success"), doc.get("reason") or "")
+        run.heard = self._now()
+        try:
+            yield from self._take(run, run.finder.of(name, doc, received.arrived), received)
+            if name == "stop":
+                yield from self._take(run, run.finder.finish(doc), received)
+        finally:
+            # Also when a frame of the document could not be found: the next document is processed.
+            if name == "stop":
+                self._stop(run, doc)
+            rows = ENDED if name == "stop" else run.tally.received
+            self._receipts.add(received.number, run.uid, rows)
 
     def flush(self) -> None:
         """Label the frames that wait for a full batch: nothing else is there to be done now."""
         for run in self._runs:
             self._label(run)
 
+    def tick(self) -> None:
+        """Write the checkpoints that are due, forget what is stored, close silent runs."""
+        self._keeper.tick(self._runs)
+        silent = [r for r in self._runs if self._now() - r.heard > self._options.idle_timeout]
+        for run in silent:
+            self._end_silent(run)
+
+    def stored(self) -> int:
+        """Return the number of the last document such that the rows of all up to it are safe."""
+        return self._receipts.stored(self._is_safe)
+
     def close_open_runs(self, reason: str) -> None:
         """Close all runs whose stop document has not come, as failed."""
         for run in self._runs:
             self._close(run, "fail", reason)
+
+    def suspend(self) -> None:
+        """Leave the open runs to the next process; one without a journal is closed as failed."""
+        for run in self._runs:
+            if run.journal is None:
+                self._close(run, "fail", "the node ended, and kept no journal of this run")
+                continue
+            self._label(run)
+            self._keeper.keep(run)
+            log.info("run %s: goes on from frame %d when a node starts", run.uid, run.safe)
+            self._forget(run)
 
     def drain(self, timeout: float) -> bool:
         """Label what waits and store it; False if storing takes longer than `timeout` [s]."""
@@ -130,6 +151,7 @@ class Segmentation:
         """Close what is open and release the sink."""
         self.close_open_runs("the node was shut down before the stop document came")
         self._sink.shutdown()
+        self._keeper.tick(self._runs)
 
     def vitals(self) -> Vitals:
         """Return how things stand: the counters of the run last heard of, learning, storing."""
@@ -140,33 +162,10 @@ class Segmentation:
             progress=self._labeller.progress(),
             fault=self._sink.fault() or self._guard.last,
         )
-        if run is None:
-            return vitals
-        vitals = replace(
-            vitals,
-            run=run.uid,
-            derived=self._sink.address(run.uid),
-            received=run.received,
-            written=run.written,
-            refused=run.refused.total(),
-            lost=run.lost,
-            stored=self._sink.stored(run.uid),
-            alarms=run.alarms,
-            alarm=run.alarm,
-        )
-        if (last := run.last) is None:
-            return vitals
-        return replace(
-            vitals,
-            index=last.frame.index,
-            source=last.source,
-            iou_to_teacher=last.quality.iou_to_teacher,
-            latency_ms=1e3 * last.latency,
-            student_revision=last.student_revision,
-            verdict=last.verdict,
-        )
+        return run.shown_in(vitals, self._sink) if run else vitals
 
-    def _open(self, start: Document) -> OpenRun:
+    def _open(self, received: Received) -> OpenRun:
+        start, journal = received.doc, received.journal
         uid: str = start["uid"]
         self._guard.renew()
         if (same := self._runs.find("start", start)) is not None:
@@ -175,15 +174,29 @@ class Segmentation:
             silent = next(iter(self._runs))
             log.warning("run %s: closed as failed, its stop document never came", silent.uid)
             self._close(silent, "fail", "the run went silent")
+        finder = FrameFinder(start, self._options.finder, self._raw)
+        info = self._describe(start)
+        run = OpenRun(uid, finder, journal, digest=str(info.processing.get("options_digest", "")))
         with ExitStack() as undo:
-            self._sink.open(self._describe(start))
+            checkpoint = self._keeper.find(run, info)
+            self._sink.open(self._keeper.named(run, info))
             failed = Account(exit_status="fail", reason="the labeller could not begin this run")
             undo.callback(self._sink.close, uid, failed)
-            self._labeller.open(uid)
+            self._keeper.begin(run, checkpoint)
             undo.pop_all()
-        run = self._shown = OpenRun(uid, FrameFinder(start, self._options.finder))
+        self._shown = run
         self._runs.add(uid, run)
         return run
+
+    def _take(self, run: OpenRun, frames: Iterable[Frame], received: Received) -> Iterator[None]:
+        for frame in frames:
+            if frame.index < run.finder.skip_before:
+                continue  # its row was stored by an earlier process
+            hurried = replace(frame, teacher_only=True) if received.teacher_only else frame
+            run.add(hurried, received.arrived)
+            if len(run.pending) >= self._options.batch:
+                self._label(run)
+                yield
 
     def _label(self, run: OpenRun) -> None:
         batch, run.pending = run.pending, []
@@ -201,6 +214,7 @@ class Segmentation:
         ]
         stored = self._guard.call("store masks", partial(self._store, run.uid, masks), False)
         run.count(masks if stored else [replace(mask, status="lost") for mask in masks])
+        self._keeper.labelled(run, frames[-1].index + 1)
 
     def _masks(self, frames: Sequence[Frame]) -> list[Mask]:
         masks = self._labeller.process(frames)
@@ -215,17 +229,49 @@ class Segmentation:
         self._sink.write(run_uid, masks)
         return True
 
-    def _close(self, run: OpenRun, exit_status: str, reason: str) -> None:
+    def _stop(self, run: OpenRun, stop: Document) -> None:
+        announced = self._guard.call("count", partial(run.finder.announced, stop), -1)
+        reason = str(stop.get("reason") or "")
+        self._close(run, str(stop.get("exit_status", "success")), reason, announced)
+
+    def _end_silent(self, run: OpenRun) -> None:
+        """End a run whose documents stay away: as the raw run ended, if that is known."""
+        raw, uid = self._raw, run.uid
+        stop: Document | None = None
+        if raw is not None:
+            ask = partial(raw.stop_of, uid)
+            stop = self._guard.call("ask for the stop document", ask, None)
+        if stop is not None:
+            log.warning("run %s: its stop document was missed, and found in the raw store", uid)
+            for _ in self.steps(Received("stop", stop, self._clock())):
+                pass
+            return
+        limit = self._options.idle_timeout
+        log.warning("run %s: closed as failed, no document came for %.3g s", uid, limit)
+        self._close(run, "fail", f"the raw run went silent: no document for {limit:.3g} s")
+
+    def _close(self, run: OpenRun, exit_status: str, reason: str, announced: int = -1) -> None:
         self._label(run)
+        account = run.account(exit_status, reason, announced)
+        accounts.log(
+            logging.ERROR if account.imbalance else logging.INFO, "run %s: %s", run.uid, account
+        )
+        self._forget(run)
+        self._guard.call(
+            "close a run of the sink", partial(self._sink.close, run.uid, account), None
+        )
+        self._keeper.closed(run)
+
+    def _forget(self, run: OpenRun) -> None:
         self._runs.remove(run.uid)
         run.finder.close()
         self._guard.call(
             "close a run of the labeller", partial(self._labeller.close, run.uid), None
         )
-        account = run.account(exit_status, reason)
-        self._guard.call(
-            "close a run of the sink", partial(self._sink.close, run.uid, account), None
-        )
+
+    def _is_safe(self, run_uid: str, rows: int) -> bool:
+        still_open = rows != ENDED and any(run.uid == run_uid for run in self._runs)
+        return self._sink.stored(run_uid) >= rows if still_open else self._sink.settled(run_uid)
 
     def _note_unknown(self, name: str) -> None:
         self.unknown += 1

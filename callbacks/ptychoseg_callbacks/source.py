@@ -14,7 +14,7 @@ It may wait, where the profile says so; it never raises. The document must not b
 
 
 class Source(Protocol):
-    """Feeds documents into a callback; each kind is a small module of `ptychoseg_stream.sources`."""
+    """Feeds documents into a callback; each kind is a module of `ptychoseg_stream.sources`."""
 
     @property
     def redelivers(self) -> bool:

@@ -7,9 +7,7 @@ from typing import Protocol
 
 from ptychoseg_stream.node.vitals import Vitals
 
-from .documents import Document, array_bytes, without_arrays
-
-_CARRIES_IMAGES = frozenset({"event", "event_page"})
+from .documents import Document, image_bytes, thinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +17,8 @@ class WorkerOptions:
     Parameters
     ----------
     max_bytes : int
-        Images under way may take so much memory; beyond it they are dropped, and their frames are
-        accounted for as lost [bytes].
+        Images that the receiver has not taken yet may take so much memory; beyond it they are
+        dropped, and their frames are accounted for as lost [bytes].
     """
 
     max_bytes: int = 1 << 30
@@ -51,8 +49,8 @@ class Worker(Protocol):
         ...
 
 
-class Backlog:
-    """Documents under way and the memory of their images.
+class Handover:
+    """Documents that the receiver has not taken yet, and the memory they take.
 
     Parameters
     ----------
@@ -64,7 +62,6 @@ class Backlog:
         self._max_bytes = max_bytes
         self._sizes: deque[int] = deque()
         self._bytes = 0
-        self._processed = 0
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -73,14 +70,14 @@ class Backlog:
 
     def fit(self, name: str, doc: Document) -> tuple[Document, int]:
         """Return a document, without images if there is no room, and the size of its images."""
-        size = array_bytes(doc["data"]) if name in _CARRIES_IMAGES else 0
+        size = image_bytes(name, doc)
         if size == 0 or self._bytes + size <= self._max_bytes:
             return doc, size
         reason = (
             f"memory limit of {self._max_bytes / 2**20:.3g} MiB reached with {len(self)} documents "
-            "waiting: labelling is slower than the scan; raise max_bytes or write images to files"
+            "under way: nobody takes them; raise max_bytes or write images to files"
         )
-        return {**doc, "data": without_arrays(doc["data"], reason)}, 0
+        return thinned(doc, reason), 0
 
     def add(self, size: int) -> None:
         """Count a document in."""
@@ -88,19 +85,18 @@ class Backlog:
             self._sizes.append(size)
             self._bytes += size
 
-    def done(self, processed: int) -> None:
-        """Learn that the first `processed` documents, of all since the last `clear`, are done."""
+    def done(self, count: int = 1) -> None:
+        """Count the first `count` documents out."""
         with self._lock:
-            while self._processed < processed and self._sizes:
+            for _ in range(min(count, len(self._sizes))):
                 self._bytes -= self._sizes.popleft()
-                self._processed += 1
 
     def clear(self) -> int:
         """Give up what is under way; return how many documents that is."""
         with self._lock:
             given_up = len(self._sizes)
             self._sizes.clear()
-            self._bytes = self._processed = 0
+            self._bytes = 0
             return given_up
 
 
@@ -120,6 +116,11 @@ class Tickets:
             self._waiting[self._last] = threading.Event()
             return self._last
 
+    def open(self) -> list[int]:
+        """Return the tokens that nobody has answered."""
+        with self._lock:
+            return [token for token, event in self._waiting.items() if not event.is_set()]
+
     def answer(self, token: int, complete: bool) -> None:
         """Wake who waits for `token`."""
         with self._lock:
@@ -131,7 +132,7 @@ class Tickets:
 
     def answer_all(self) -> None:
         """Wake everybody: nothing will be completed any more."""
-        for token in list(self._waiting):
+        for token in self.open():
             self.answer(token, False)
 
     def wait(self, token: int, timeout: float) -> bool:

@@ -1,30 +1,70 @@
-"""The child process of `ptychoseg_callbacks.worker_process.ProcessWorker`."""
+"""The child process of `ptychoseg_callbacks.worker_process.ProcessWorker`.
+
+One thread empties the socket into the inbox, which writes documents down, and says so; the main
+thread takes them from there. So nothing waits in the RunEngine's process while a frame is labelled.
+"""
 
 import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zmq
 
+from ptychoseg_stream.node.ports import RawStore
+from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import decode, encode
 from .guard import Guard
-from .loop import Close, Drain, Loop, Message, Received, Target
+from .inbox import Inbox
+from .journals import Journals
+from .loop import Close, Drain, Loop, Message, Target
+from .waiting import OverloadOptions
 
 log = logging.getLogger(__name__)
 
 DOCUMENTS, REPORTS = "documents", "reports"  # the two sockets in the private folder
 _SETUP_TIMEOUT = 30.0  # s
+_POLL = 100  # ms between two looks at whether the receiver is to end
+_ACK_EVERY = 64  # documents
 _LINGER = 1000  # ms for the last reports to be taken
 
 
-def serve(folder: str, build: Callable[[dict[str, Any]], Target]) -> int:
+def keeps_journals(setup: Mapping[str, Any]) -> bool:
+    """Whether a setup asks for journals."""
+    spool = setup.get("spool")
+    return bool(spool) and bool(spool.get("journal", True))
+
+
+def inbox_from(setup: Mapping[str, Any], raw: RawStore | None = None) -> Inbox:
+    """Return the inbox that a setup asks for.
+
+    Parameters
+    ----------
+    setup : mapping
+        Its key ``spool`` holds the fields of a `SpoolOptions`, ``overload`` those of an
+        `OverloadOptions`, ``owner`` the text that says whose journals are gone on with.
+        Without ``spool`` there are no journals.
+    raw : RawStore, optional
+        See `Inbox`.
+    """
+    journals = None
+    if keeps_journals(setup):
+        journals = Journals(SpoolOptions(**setup["spool"]), owner=setup.get("owner", ""))
+    return Inbox(journals, OverloadOptions(**setup.get("overload", {})), raw)
+
+
+def serve(
+    folder: str,
+    build: Callable[[dict[str, Any]], Target],
+    raw: Callable[[dict[str, Any]], RawStore | None] | None = None,
+) -> int:
     """Process documents until told to close, or until the process that started this one has died.
 
     Parameters
@@ -32,7 +72,10 @@ def serve(folder: str, build: Callable[[dict[str, Any]], Target]) -> int:
     folder : str
         Private folder with the sockets; the last argument of the command line.
     build : callable
-        Setup (whatever was given to the `ProcessWorker`) -> target.
+        Setup (whatever was given to the `ProcessWorker`) -> target. See `inbox_from` for the keys
+        that are used here.
+    raw : callable, optional
+        Setup -> `RawStore` or None, see `Inbox`.
 
     Returns
     -------
@@ -43,11 +86,18 @@ def serve(folder: str, build: Callable[[dict[str, Any]], Target]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     port = _SocketPort(folder, os.getppid())
     try:
-        setup = port.setup(_SETUP_TIMEOUT)
-        if setup is None:
+        first = port.setup(_SETUP_TIMEOUT)
+        if first is None:
             log.error("no setup came within %.0f s; ending", _SETUP_TIMEOUT)
             return 1
+        setup, again = first
         guard = Guard(log)
+        store = guard.call("open the raw store", partial(raw, setup), None) if raw else None
+        inbox = guard.call("open the journals", partial(inbox_from, setup, store), None)
+        if inbox is None:
+            port.failed(guard.last)
+            return 1
+        port.receive_into(inbox, again)
         target = guard.call("build the node", partial(build, setup), None)
         if target is None:
             port.failed(guard.last)
@@ -59,7 +109,7 @@ def serve(folder: str, build: Callable[[dict[str, Any]], Target]) -> int:
 
 
 class _SocketPort:
-    """The loop's end of the two sockets."""
+    """The loop's end of the two sockets, and the thread that empties one of them."""
 
     def __init__(self, folder: str, parent: int) -> None:
         self._folder = folder
@@ -72,23 +122,41 @@ class _SocketPort:
         self._reports = self._context.socket(zmq.PUSH)
         self._reports.linger = _LINGER
         self._reports.connect(f"ipc://{Path(folder) / REPORTS}")
+        self._sending = threading.Lock()  # two threads report
+        self._inbox = Inbox()
+        self._again = 0
+        self._unacknowledged = 0
+        self._ending = threading.Event()
+        self._receiver = threading.Thread(target=self._receive, name="ptychoseg-receiver")
 
-    def setup(self, timeout: float) -> dict[str, Any] | None:
-        """Return the first message."""
-        return decode(self._documents.recv()) if self._poll(timeout) else None
+    def setup(self, timeout: float) -> tuple[dict[str, Any], int] | None:
+        """Return the first message: the setup, and how many documents may come again."""
+        if not self._documents.poll(int(1000 * timeout)):
+            return None
+        setup, again = decode(self._documents.recv())
+        return setup, again
+
+    def receive_into(self, inbox: Inbox, again: int) -> None:
+        """Have a thread empty the socket from now on."""
+        self._inbox = inbox
+        self._again = again
+        self._receiver.start()
 
     def take(self, timeout: float) -> Message | None:
-        if not self._poll(timeout):
-            return None
-        data = self._documents.recv()
-        return self._guard.call("read a document", partial(_message, data), None)
+        return self._inbox.take(timeout)
 
     def alive(self) -> bool:
         return os.getppid() == self._parent
 
-    def report(self, vitals: Vitals, processed: int) -> None:
-        # A document that could not be read is done with, too.
-        self._send("vitals", vitals.to_dict(), processed + self._guard.failures)
+    def waiting(self) -> int:
+        return self._inbox.waiting
+
+    def report(self, vitals: Vitals) -> None:
+        self._send("vitals", vitals.to_dict())
+        self._acknowledge()
+
+    def stored(self, number: int) -> None:
+        """Nobody asks: the RunEngine does not deliver again."""
 
     def drained(self, token: int, complete: bool) -> None:
         self._send("drained", token, complete)
@@ -98,22 +166,51 @@ class _SocketPort:
         self._send("failed", reason)
 
     def close(self) -> None:
+        """End the thread, leave unfinished journals to the next process, and free the sockets."""
+        self._ending.set()
+        self._inbox.close()
+        if self._receiver.is_alive():
+            self._receiver.join()
         self._documents.close()
         self._reports.close()
         self._context.term()
         if not self.alive():
             shutil.rmtree(self._folder, ignore_errors=True)  # nobody else is left to do it
 
-    def _poll(self, timeout: float) -> bool:
-        return bool(self._documents.poll(int(1000 * timeout)))
+    def _receive(self) -> None:
+        while not self._ending.is_set():
+            if not self._documents.poll(_POLL):
+                continue
+            while not self._ending.is_set() and self._documents.poll(0):
+                data = self._documents.recv()
+                self._guard.call("read a document", partial(self._accept, data), None)
+                if self._unacknowledged >= _ACK_EVERY:
+                    self._acknowledge()
+            self._acknowledge()
+
+    def _accept(self, data: bytes) -> None:
+        kind, *rest = decode(data)
+        if kind == "document":
+            name, doc, arrived, sender = rest
+            self._inbox.put(name, doc, arrived, sender, redelivered=sender <= self._again)
+            self._unacknowledged += 1
+            return
+        # First what came before: who waits for the answer looks at the backlog next.
+        self._acknowledge()
+        self._inbox.tell({"drain": Drain, "close": Close}[kind](*rest))
+
+    def _acknowledge(self) -> None:
+        inbox = self._inbox
+        self._unacknowledged = 0
+        with self._sending:  # computed and sent at once: the last one is right
+            self._send_now("taken", inbox.safe, inbox.last_sender, inbox.waiting)
 
     def _send(self, *report: Any) -> None:
+        with self._sending:
+            self._send_now(*report)
+
+    def _send_now(self, *report: Any) -> None:
         try:
             self._reports.send(encode(report), zmq.NOBLOCK)
         except zmq.Again:
             log.debug("nobody reads reports; dropped one")
-
-
-def _message(data: bytes) -> Message:
-    kind, *rest = decode(data)
-    return {"document": Received, "drain": Drain, "close": Close}[kind](*rest)

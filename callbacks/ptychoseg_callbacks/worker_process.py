@@ -3,36 +3,36 @@
 The parent sends documents, the child sends reports, both as msgpack through ZMQ sockets in a folder
 that only this user can enter. ZMQ sends from a thread of its own that needs no GIL.
 `multiprocessing` is not used: it would run a user's script again when `attach` is at its top level.
+
+The child writes documents down and says so; until then they are kept here. When it dies, a new one
+goes on with what the dead one has written, and is sent what was kept.
 """
 
 import logging
-import os
-import shutil
-import signal
-import subprocess
-import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
-
-import zmq
 
 from ptychoseg_stream.errors import PtychosegError
 from ptychoseg_stream.node.ports import Clock
 from ptychoseg_stream.node.vitals import Vitals
 
-from .documents import Document, decode, encode
-from .worker import Backlog, Tickets, WorkerOptions
-from .worker_main import DOCUMENTS, REPORTS
+from .child import Child, exit_text
+from .documents import Document, encode
+from .guard import Guard
+from .unacknowledged import Unacknowledged
+from .worker import Tickets, WorkerOptions
+from .worker_main import keeps_journals
 
 log = logging.getLogger(__name__)
 
-_MAX_PATH = 100  # bytes; operating systems allow 104 to 108 in the path of a socket
-_POLL = 200  # ms between two looks at whether the child still runs
 _KILL_AFTER = 2.0  # s
+_MOST_RESTARTS, _WITHIN = 5, 60.0  # s: of a child that dies again and again
+_FEW = 64  # documents that may be sent while the RunEngine's thread would have to wait
 
 
 class ProcessWorker:
@@ -44,13 +44,15 @@ class ProcessWorker:
         Starts a child, as in ``[sys.executable, "-m", "package.module"]``; the folder of the
         sockets is appended, and the module gives it to `ptychoseg_callbacks.worker_main.serve`.
     setup : mapping
-        Plain data that the child gets first.
+        Plain data that the child gets first; see `ptychoseg_callbacks.worker_main.inbox_from`.
     env : mapping of str to str
         Added to the environment of the child.
     options : WorkerOptions
         What it may use.
     clock : callable
         Seconds since the epoch: when a document arrived.
+    monotonic : callable
+        Seconds of a clock that never jumps.
 
     Raises
     ------
@@ -65,20 +67,36 @@ class ProcessWorker:
         env: Mapping[str, str] | None = None,
         options: WorkerOptions | None = None,
         clock: Clock = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._command = list(command)
         self._setup = dict(setup)
         self._env = dict(env or {})
         self._clock = clock
-        self._backlog = Backlog((options or WorkerOptions()).max_bytes)
+        self._now = monotonic
+        self._resumes = keeps_journals(setup)
+        self._guard = Guard(log)
+        self._kept = Unacknowledged((options or WorkerOptions()).max_bytes)
         self._tickets = Tickets()
+        self._drains: dict[int, float] = {}  # token -> deadline
         self._vitals = Vitals()
         self._fault = ""
+        self._failed = False  # the child said why there is no node: another one would say the same
         self._lost = 0
+        self._sent = self._taken = 0  # numbers of the last documents sent here, taken there
+        self._waiting = 0  # documents that the child has taken and not processed
+        self._restarts: deque[float] = deque(maxlen=_MOST_RESTARTS)
         self._closed = False
-        self._lock = threading.Lock()  # guards the sending socket, and which child there is
-        with self._lock:
-            self._child = self._start()
+        self._wanted = threading.Event()  # a start document came, or the end
+        self._lock = threading.Lock()  # guards the sending socket, and what follows
+        self._child = Child(self._command, self._env)
+        self._child.send(encode([self._setup, 0]))
+        self._live = True  # documents are sent at once; else the watcher sends them
+        self._keeping = True  # there is a child, or there will be one that can use them
+        self._gone = False
+        self._parked = False  # no child, and none before the next start document
+        self._watcher = threading.Thread(target=self._watch, name="ptychoseg-watcher", daemon=True)
+        self._watcher.start()
 
     @property
     def lost(self) -> int:
@@ -88,10 +106,15 @@ class ProcessWorker:
     @property
     def pid(self) -> int | None:
         """Process id of the child; None when there is none."""
-        return None if self._child.gone else self._child.pid
+        return None if self._gone else self._child.pid
+
+    @property
+    def unacknowledged(self) -> tuple[int, int]:
+        """Documents that no child has taken, and the bytes they take."""
+        return len(self._kept), self._kept.size
 
     def submit(self, name: str, doc: Document) -> None:
-        """Send a copy of a document; a start document also starts a child if there is none.
+        """Send a copy of a document; after a start document there will be a child.
 
         Raises
         ------
@@ -101,163 +124,177 @@ class ProcessWorker:
         if self._closed:
             raise PtychosegError("the node was closed: attach a new one to the RunEngine")
         with self._lock:
-            if self._child.gone and name == "start":
-                self._child = self._start()
-            if self._child.gone:
+            if name == "start":
+                self._keeping = True
+                self._parked = False
+                self._fault = "" if self._live else self._fault
+                self._wanted.set()
+            if not self._keeping:
                 self._lost += 1
                 return
-            fitting, size = self._backlog.fit(name, doc)
-            message = encode(["document", name, fitting, self._clock()])
-            self._backlog.add(size)
-            self._child.send(message)
+            number = self._sent + 1
+            doc = self._kept.fit(name, doc)
+            message = encode(["document", name, doc, self._clock(), number])
+            self._sent = number
+            if not self._kept.add(number, message):
+                if self._lost == 0:
+                    log.error("documents are lost: memory is full, no worker process takes them")
+                self._lost += 1
+            elif self._live:
+                self._child.send(message)
 
     def vitals(self) -> Vitals:
         """Return the last report of the child, at most 0.1 s old unless a batch takes longer."""
         vitals = self._vitals
-        backlog = vitals.backlog + len(self._backlog)
+        backlog = vitals.backlog + self._waiting + max(0, self._sent - self._taken)
         return replace(vitals, backlog=backlog, fault=self._fault or vitals.fault)
 
     def drain(self, timeout: float) -> bool:
         """Wait until all is processed and stored; False if that took longer than `timeout` [s]."""
         token = self._tickets.issue()
         with self._lock:
-            if self._child.gone:
+            if self._parked or self._closed:
                 self._tickets.answer(token, False)
             else:
-                self._child.send(encode(["drain", token, timeout]))
-        return self._tickets.wait(token, timeout)
+                self._drains[token] = self._now() + timeout
+                if self._live:
+                    self._child.send(encode(["drain", token, timeout]))
+        try:
+            return self._tickets.wait(token, timeout)
+        finally:
+            self._drains.pop(token, None)
 
     def close(self, timeout: float) -> None:
-        """Have the child process and store what it has, for `timeout` [s] at most, and end."""
+        """Have the child process and store what it has, for `timeout` [s] at most, and end.
+
+        Journals of runs that are not finished then are left to the next node.
+        """
         with self._lock:
             self._closed = True
-            if not self._child.gone:
+            if self._live:
                 self._child.send(encode(["close", timeout]))
-        self._child.end(timeout)
+        self._wanted.set()
+        self._watcher.join(timeout)
+        if self._watcher.is_alive():
+            log.error("worker process did not end within %.0f s; killing it", timeout)
+            self._child.terminate()
+            self._watcher.join(_KILL_AFTER)
+        if self._watcher.is_alive():
+            self._child.kill()
+            self._watcher.join()
 
-    def _start(self) -> "_Child":
-        self._fault = ""
-        child = _Child(self._command, self._env, self._heard, self._died)
-        child.send(encode(self._setup))
-        return child
+    def _watch(self) -> None:
+        """Read reports; when a child has ended, start the next one."""
+        child: Child | None = self._child
+        while child is not None:
+            code = child.watch(self._heard)
+            again = self._end(child, code)
+            child.release()
+            child = self._next(again)
+        self._tickets.answer_all()
 
     def _heard(self, kind: str, *report: Any) -> None:
-        """Take a report of the child; on the thread that watches it."""
         if kind == "vitals":
             self._vitals = Vitals.from_dict(report[0])
-            self._backlog.done(report[1])
+        elif kind == "taken":
+            safe, self._taken, self._waiting = report
+            self._kept.acknowledge(safe)
         elif kind == "drained":
             self._tickets.answer(*report)
         elif kind == "failed":
             self._fault = report[0]
+            self._failed = True
 
-    def _died(self, child: "_Child", code: int) -> None:
-        """Note that a child has ended; on the thread that watches it."""
+    def _end(self, child: Child, code: int) -> bool:
+        """Note that a child has ended; return whether another one is to be started now."""
         with self._lock:
-            child.gone = True
-            given_up = self._backlog.clear()
-            self._lost += given_up
-            if not self._closed or code != 0:
-                why = f": {self._fault}" if self._fault else ""
+            self._live = False
+            self._gone = True
+            if not self._closed:
+                self._wanted.clear()
+            again = self._resumes and not self._closed and not self._failed and self._may_restart()
+            self._parked = not again
+            if not again:
+                self._give_up(child, code)
+            self._waiting = 0
+            if again:
                 self._fault = (
-                    f"worker process {child.pid} ended with {_exit_text(code)}{why}; the "
-                    f"rest of the open runs is lost ({given_up} documents so far); the scan goes "
-                    "on, and the next run starts a new worker process"
+                    f"worker process {child.pid} ended with {exit_text(code)}; another one goes on "
+                    f"where it was, with {len(self._kept)} documents sent again"
                 )
-                log.error("%s", self._fault)
-        self._tickets.answer_all()
+                log.warning("%s", self._fault)
+        if not again:
+            self._tickets.answer_all()
+        return again
 
-
-class _Child:
-    """One child process, the socket to it, and the thread that reads its reports.
-
-    Parameters
-    ----------
-    command, env
-        See `ProcessWorker`.
-    heard : callable
-        Called with each report.
-    died : callable
-        Called once with this object and the exit code, after the last report.
-
-    Attributes
-    ----------
-    gone : bool
-        Whether it has ended; read and written under the worker's lock.
-    """
-
-    def __init__(
-        self,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        heard: Callable[..., None],
-        died: Callable[["_Child", int], None],
-    ) -> None:
-        self.gone = False
-        self._heard = heard
-        self._died = died
-        self._folder = _private_folder()
-        self._context = zmq.Context()
-        # The child binds: then this end may send before the child is there, and never has to wait.
-        self._documents = self._context.socket(zmq.PUSH)
-        self._documents.sndhwm = 0
-        self._documents.connect(f"ipc://{self._folder / DOCUMENTS}")
-        self._reports = self._context.socket(zmq.PULL)
-        self._reports.bind(f"ipc://{self._folder / REPORTS}")
-        try:
-            self._process = subprocess.Popen(
-                [*command, str(self._folder)],
-                env={**os.environ, **env},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C in the terminal is for the RunEngine
-            )
-        except OSError:
-            self._release()
-            raise
-        self.pid = self._process.pid
-        self._watcher = threading.Thread(target=self._watch, name="ptychoseg-watcher", daemon=True)
-        self._watcher.start()
-
-    def send(self, message: bytes) -> None:
-        """Leave a message to ZMQ; the caller holds the worker's lock and knows it is not gone."""
-        self._documents.send(message, zmq.NOBLOCK, copy=False)
-
-    def end(self, timeout: float) -> None:
-        """Wait for the child, which was told to close, for `timeout` [s]; then kill it."""
-        self._watcher.join(timeout)
-        if self._watcher.is_alive():
-            log.error("worker process %d did not end within %.0f s; killing it", self.pid, timeout)
-            self._process.terminate()
-            self._watcher.join(_KILL_AFTER)
-        if self._watcher.is_alive():
-            self._process.kill()
-            self._watcher.join()
-
-    def _watch(self) -> None:
-        running = True
-        while running:
-            running = self._process.poll() is None
-            while self._reports.poll(_POLL if running else 0):
-                self._heard(*decode(self._reports.recv()))
-        self._died(self, self._process.returncode)
-        self._release()
-
-    def _release(self) -> None:
-        self._context.destroy(linger=0)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _private_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="ptychoseg-"))  # mode 0700
-    if len(os.fsencode(folder / DOCUMENTS)) > _MAX_PATH:
-        folder.rmdir()
-        raise PtychosegError(
-            f"the path of the temporary folder {folder} is too long for a socket: "
-            "set the environment variable TMPDIR to a shorter one"
+    def _give_up(self, child: Child, code: int) -> None:
+        given_up = 0
+        if not self._resumes or self._closed:
+            given_up = self._kept.clear() + (0 if self._resumes else self._waiting)
+            self._lost += given_up
+            self._keeping = False
+            self._taken = self._sent
+        if self._closed and code == 0:
+            return
+        why = f": {self._fault}" if self._failed else ""
+        rest = "the open runs wait, on disk, for the next one"
+        if not self._resumes:
+            rest = f"the rest of the open runs is lost ({given_up} documents so far)"
+        then = "" if self._closed else "; the next run starts a new worker process"
+        self._fault = (
+            f"worker process {child.pid} ended with {exit_text(code)}{why}; {rest}; "
+            f"the scan goes on{then}"
         )
-    return folder
+        log.error("%s", self._fault)
 
+    def _may_restart(self) -> bool:
+        now = self._now()
+        often = len(self._restarts) == _MOST_RESTARTS and now - self._restarts[0] < _WITHIN
+        if not often:
+            self._restarts.append(now)
+        return not often
 
-def _exit_text(code: int) -> str:
-    names = {number.value: number.name for number in signal.Signals}
-    return f"signal {names.get(-code, -code)}" if code < 0 else f"exit code {code}"
+    def _next(self, again: bool) -> Child | None:
+        """Return a new child, at once or when it is wanted; None at the end."""
+        while True:
+            if not again:
+                self._wanted.wait()
+                self._fault = ""
+            again = False
+            if self._closed:
+                return None
+            self._failed = False
+            child = self._guard.call(
+                "start a worker process", partial(Child, self._command, self._env), None
+            )
+            if child is not None:
+                self._catch_up(child)
+                return child
+            self._fault = self._guard.last
+            with self._lock:
+                self._parked = True
+                if not self._closed:
+                    self._wanted.clear()
+            self._tickets.answer_all()
+
+    def _catch_up(self, child: Child) -> None:
+        """Send a new child what is kept, without making the RunEngine's thread wait for it."""
+        child.send(encode([self._setup, self._sent]))
+        last = 0
+        while True:
+            for number, message in self._kept.after(last)[:-_FEW]:
+                child.send(message)
+                last = number
+            with self._lock:
+                rest = self._kept.after(last)
+                if len(rest) > 2 * _FEW:
+                    continue
+                for _, message in rest:
+                    child.send(message)
+                self._child = child
+                self._live, self._gone = True, False
+                for token, deadline in list(self._drains.items()):
+                    child.send(encode(["drain", token, max(0.0, deadline - self._now())]))
+                if self._closed:
+                    child.send(encode(["close", _KILL_AFTER]))
+                return

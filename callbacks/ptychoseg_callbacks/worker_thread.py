@@ -1,4 +1,4 @@
-"""A worker on a thread of the RunEngine's own process: for tutorials and tests.
+"""A worker on threads of the RunEngine's own process: for tutorials and tests.
 
 Python runs one thread at a time, so labelling in a thread slows a fast scan down; a beamline uses
 `ptychoseg_callbacks.worker_process.ProcessWorker`.
@@ -17,23 +17,26 @@ from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document, copied
 from .guard import Guard
+from .inbox import Inbox
 from .loop import Close, Drain, Loop, Message, Received, Target
-from .worker import Backlog, Tickets, WorkerOptions
+from .worker import Handover, Tickets, WorkerOptions
 
 log = logging.getLogger(__name__)
 
 
 class ThreadWorker:
-    """Copies documents at once and has a thread process them.
+    """Copies documents at once; one thread writes them down, another one processes them.
 
     Parameters
     ----------
     build : callable
-        Makes the target; called on the thread, which is then the only one that uses the target.
+        Makes the target; called on the thread that is then the only one to use the target.
     options : WorkerOptions
         What it may use.
     clock : callable
         Seconds since the epoch: when a document arrived.
+    inbox : callable
+        Makes the inbox, on that thread, too; default: one without journals.
     """
 
     def __init__(
@@ -41,12 +44,16 @@ class ThreadWorker:
         build: Callable[[], Target],
         options: WorkerOptions | None = None,
         clock: Clock = time.time,
+        inbox: Callable[[], Inbox] = Inbox,
     ) -> None:
         self._build = build
+        self._make_inbox = inbox
         self._clock = clock
-        self._backlog = Backlog((options or WorkerOptions()).max_bytes)
+        self._handover = Handover((options or WorkerOptions()).max_bytes)
         self._tickets = Tickets()
+        # RunEngine -> receiver; unbounded in time, so that nobody waits, and counted in memory.
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._inbox: Inbox | None = None
         self._vitals = Vitals()
         self._lost = 0
         self._closed = False
@@ -58,7 +65,7 @@ class ThreadWorker:
     @property
     def lost(self) -> int:
         """Documents that could not be processed."""
-        return self._lost
+        return self._lost + (self._inbox.lost if self._inbox else 0)
 
     def submit(self, name: str, doc: Document) -> None:
         """Queue a copy of a document.
@@ -73,14 +80,15 @@ class ThreadWorker:
         if self._ended.is_set():
             self._lost += 1
             return
-        fitting, size = self._backlog.fit(name, doc)
+        fitting, size = self._handover.fit(name, doc)
         message = Received(name, copied(fitting), self._clock())
-        self._backlog.add(size)
+        self._handover.add(size)
         self._queue.put(message)
 
     def vitals(self) -> Vitals:
         """Return the last report, at most 0.1 s old unless a batch takes longer."""
-        return replace(self._vitals, backlog=self._vitals.backlog + len(self._backlog))
+        waiting = len(self._handover) + (self._inbox.waiting if self._inbox else 0)
+        return replace(self._vitals, backlog=self._vitals.backlog + waiting)
 
     def drain(self, timeout: float) -> bool:
         """Wait until all is processed and stored; False if that took longer than `timeout` [s]."""
@@ -91,7 +99,7 @@ class ThreadWorker:
         return self._tickets.wait(token, timeout)
 
     def close(self, timeout: float) -> None:
-        """Process and store what is queued, for `timeout` [s] at most, and end the thread."""
+        """Process and store what is queued, for `timeout` [s] at most, and end the threads."""
         self._closed = True
         self._queue.put(Close(timeout))
         self._thread.join(timeout)
@@ -99,7 +107,7 @@ class ThreadWorker:
             log.error(
                 "the worker thread did not end within %.0f s; %d documents are not processed",
                 timeout,
-                len(self._backlog),
+                self.vitals().backlog,
             )
 
     def _run(self) -> None:
@@ -108,40 +116,55 @@ class ThreadWorker:
         if target is None:
             self._vitals = Vitals(fault=guard.last)
         else:
-            Loop(target, _QueuePort(self._queue, self._report, self._tickets)).run()
+            self._inbox = guard.call("open the journals", self._make_inbox, None) or Inbox()
+            receiver = threading.Thread(
+                target=self._receive, args=(self._inbox,), name="ptychoseg-receiver", daemon=True
+            )
+            receiver.start()
+            Loop(target, _InboxPort(self._inbox, self._report, self._tickets)).run()
+            receiver.join()
+            self._inbox.close()
         self._ended.set()
-        self._lost += self._backlog.clear()
+        self._lost += self._handover.clear()
         self._tickets.answer_all()
 
-    def _report(self, vitals: Vitals, processed: int) -> None:
+    def _receive(self, inbox: Inbox) -> None:
+        while True:
+            message = self._queue.get()
+            if isinstance(message, Received):
+                inbox.put(message.name, message.doc, message.arrived)
+                self._handover.done()
+            elif isinstance(message, Drain | Close):
+                inbox.tell(message)
+                if isinstance(message, Close):
+                    return
+
+    def _report(self, vitals: Vitals) -> None:
         self._vitals = vitals
-        self._backlog.done(processed)
 
 
-class _QueuePort:
-    """The loop's end of the queue."""
+class _InboxPort:
+    """The loop's end of the inbox."""
 
-    def __init__(
-        self,
-        messages: queue.SimpleQueue[Message],
-        heard: Callable[[Vitals, int], None],
-        tickets: Tickets,
-    ) -> None:
-        self._queue = messages
+    def __init__(self, inbox: Inbox, heard: Callable[[Vitals], None], tickets: Tickets) -> None:
+        self._inbox = inbox
         self._heard = heard
         self._tickets = tickets
 
     def take(self, timeout: float) -> Message | None:
-        try:
-            return self._queue.get(timeout=timeout) if timeout else self._queue.get_nowait()
-        except queue.Empty:
-            return None
+        return self._inbox.take(timeout)
 
     def alive(self) -> bool:
         return True  # a thread does not outlive its process
 
-    def report(self, vitals: Vitals, processed: int) -> None:
-        self._heard(vitals, processed)
+    def waiting(self) -> int:
+        return self._inbox.waiting
+
+    def report(self, vitals: Vitals) -> None:
+        self._heard(vitals)
+
+    def stored(self, number: int) -> None:
+        """Nobody asks: the RunEngine does not deliver again."""
 
     def drained(self, token: int, complete: bool) -> None:
         self._tickets.answer(token, complete)

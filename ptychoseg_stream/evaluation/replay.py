@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..node.options import NodeOptions
-from ..node.store import MemoryStore
+from ..node.store import Known, MemoryStore
 from ..node.trainer import InlineTrainer, Outcome, Stage
 from ..node.vitals import Progress
 from ..science.learning import Student
@@ -41,6 +41,10 @@ class RecordedCentroids(MemoryStore):
         self._kept = kept
         named = ((i, str(h)) for i, h in enumerate(table["centroids_hash"]) if h)
         self._first, self._hash = next(named, (0, ""))
+
+    def known(self, options: NodeOptions) -> tuple[Known, ...] | None:
+        """Return None: the run may have found them late."""
+        return None
 
     def find_centroids(self, shape: tuple[int, int], options: NodeOptions) -> Centroids | None:
         """Return what the run had found by now."""

@@ -200,7 +200,8 @@ def _frame(
         h, w = shape
         return Frame(RUN, index, None, (h, w), fault=reason)
     image = np.asarray(frames[index])
-    return Frame(RUN, index, image, (image.shape[0], image.shape[1]))
+    hurried = bool(table["teacher_only"][index]) if "teacher_only" in table else False
+    return Frame(RUN, index, image, (image.shape[0], image.shape[1]), teacher_only=hurried)
 
 
 def _departure(table: Mapping[str, list[Any]], mask: Mask) -> str:

@@ -22,6 +22,7 @@ from ..science.frame import (
     Method,
     ValidBit,
 )
+from ..science.fusion import STEEPNESS
 from ..science.geometry import Geometry
 from ..science.learning import Student
 from ..science.metrics import iou
@@ -85,19 +86,20 @@ def compose(
     }
     rings["teacher"] = seen.ring
     source: Method = options.serve if options.serve in rings else "teacher"
-    profiles = {name: _profile(name, ring, seen) for name, ring in rings.items()}
+    shown: list[Method] = [name for name in rings if name == source or name in options.also]
+    profiles = {name: _profile(name, rings[name], seen) for name in shown}
     maps: dict[Method, ClassMap] = {
-        name: _full_map(ring, profiles[name], seen, reference)
-        for name, ring in rings.items()
-        if name == source or name in options.also
+        name: _full_map(rings[name], profiles[name], seen, reference) for name in shown
     }
     bits = seen.pixels.bits.copy()
     bits[maps[source] == ClassCode.BEAM_STOP] |= np.uint16(ValidBit.STOP)
     profile = profiles[source]
     classes = maps[source]
-    if profile.verdict != "none":  # else nothing says where the beam is not
+    # Without a ring nothing says where the beam is not.
+    if profile.verdict != "none" and not seen.frame.teacher_only:
         classes = background.split(seen.pixels.counts, classes, bits)
     missing = np.full(classes.shape, ClassCode.INVALID, np.uint8)
+    served = _served(source, seen, options.teacher.edge_level)
     return Mask(
         replace(seen.frame, image=None),
         classes,
@@ -109,9 +111,9 @@ def compose(
         student_hash=student.hash if student else "",
         centroids_hash=centroids.hash,
         verdict=profile.verdict,
-        quality=_quality(rings, source, seen, profile),
+        quality=_quality(rings, source, seen, profile, served),
         valid_bits=bits,
-        confidence=_confidence(source, rings[source], seen) if options.confidence else None,
+        confidence=_confidence(rings[source], seen, served) if options.confidence else None,
         ring_area=int(np.count_nonzero(classes == ClassCode.RING)),
         shift=seen.window.shift_to_full(seen.shift),
         plateau=float(seen.prepared.plateau[0]) / seen.window.bin**2,
@@ -136,7 +138,11 @@ def _profile(name: Method, ring: BoolArray, seen: Seen) -> PolarProfile:
 
 
 def _quality(
-    rings: Mapping[Method, BoolArray], source: Method, seen: Seen, profile: PolarProfile
+    rings: Mapping[Method, BoolArray],
+    source: Method,
+    seen: Seen,
+    profile: PolarProfile,
+    probability: FloatArray,
 ) -> Quality:
     served = rings[source]
     inner, outer = (v[profile.seen] for v in (profile.inner, profile.outer))
@@ -146,22 +152,23 @@ def _quality(
     return Quality(
         iou_to_teacher=iou(served, rings["teacher"]),
         iou_to_student=iou(served, rings["student"]) if "student" in rings else float("nan"),
-        entropy=_entropy(_served(source, seen), served),
+        entropy=_entropy(probability, served),
         centre=(beam.y, beam.x),
         inner=(0.0 if disc else scale * float(np.median(inner))) if known else float("nan"),
         outer=scale * float(np.median(outer)) if known else float("nan"),
     )
 
 
-def _served(source: Method, seen: Seen) -> FloatArray:
+def _served(source: Method, seen: Seen, level: float) -> FloatArray:
     """Return the ring probability ``(h, w)`` behind the served mask, calibrated.
 
-    An average over frames is less certain than it could be: twice its log-odds are right
-    (`benchmarks/calibration.py`; factors of 1.5 to 3 hardly differ).
+    The teacher has none: its edge is as steep as that of the student. An average over frames is
+    less certain than it could be: twice its log-odds are right (`benchmarks/calibration.py`;
+    factors of 1.5 to 3 hardly differ).
     """
     p = seen.probability.get(source)
     if p is None:
-        return 1 / (1 + np.exp(-8 * (seen.prepared.relative[0] - 0.5)))
+        return 1 / (1 + np.exp(-STEEPNESS * (seen.prepared.relative[0] - level)))
     return p**2 / (p**2 + (1 - p) ** 2)
 
 
@@ -178,13 +185,12 @@ def _entropy(probability: FloatArray, ring: BoolArray) -> float:
     return float(-(p * np.log2(p) + (1 - p) * np.log2(1 - p)).mean())
 
 
-def _confidence(source: Method, ring: BoolArray, seen: Seen) -> NDArray[np.uint8]:
+def _confidence(ring: BoolArray, seen: Seen, probability: FloatArray) -> NDArray[np.uint8]:
     """Probability that ring or not ring is right, ``(h, w)``: 128 is a coin, 255 certain.
 
     0 where no class can be said.
     """
-    p = _served(source, seen)
-    right = np.where(ring, p, 1 - p).astype(np.float32)
+    right = np.where(ring, probability, 1 - probability).astype(np.float32)
     if not seen.window.is_whole:
         right = seen.window.put(right, around=1.0)
     confidence = np.clip(np.rint(255 * right), 128, 255).astype(np.uint8)

@@ -50,14 +50,22 @@ class Ladder:
         Frame from which the stages are counted.
     """
 
+    _options: NodeOptions
+    _offset: int
+    _first: int
+    _staged: list[Kept]
+    _others: deque[Kept]
+    mean: RunningMean | None
+    consensus: Consensus | None
+
     def __init__(self, options: NodeOptions, offset: int = 0) -> None:
         self._options = options
         self._offset = offset
         self._first = -1
-        self._staged: list[Kept] = []
-        self._others: deque[Kept] = deque(maxlen=KEPT)
-        self.mean: RunningMean | None = None
-        self.consensus: Consensus | None = None
+        self._staged = []
+        self._others = deque(maxlen=KEPT)
+        self.mean = None
+        self.consensus = None
 
     @property
     def has_ring(self) -> bool:

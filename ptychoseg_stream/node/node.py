@@ -3,11 +3,14 @@
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from ..errors import CheckpointError
 from ..science.frame import BoolArray, Frame, Mask
+from .checkpoint import Owner, pack, unpack
 from .options import NodeOptions
 from .run import RunLabeller
+from .state import RunState
 from .store import Store
-from .trainer import Trainer
+from .trainer import Resumable, Trainer
 from .vitals import Progress
 
 
@@ -39,11 +42,39 @@ class Node:
         self._runs: dict[str, RunLabeller] = {}
         self._progress = Progress()
 
-    def open(self, run_uid: str) -> None:
-        """Begin a run."""
-        self._runs[run_uid] = RunLabeller(
-            self._options, self._make_trainer(), self._store, run_uid, self._user
-        )
+    def open(self, run_uid: str, checkpoint: bytes = b"") -> None:
+        """Begin a run, or go on where `checkpoint` was taken, bit by bit.
+
+        Stages that were being learned are learned again; so it may take as long as they do where
+        the trainer works in line.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint is damaged, of another version or run, or made with other options.
+            The run is not open then.
+        """
+        if not checkpoint:
+            self._runs[run_uid] = self._labeller(run_uid, self._make_trainer())
+            return
+        state, learned = unpack(checkpoint, self._owner(run_uid))
+        trainer = _resumable(self._make_trainer(), run_uid)
+        trainer.resume(learned)
+        self._runs[run_uid] = self._labeller(run_uid, trainer, state)
+
+    def checkpoint(self, run_uid: str) -> bytes:
+        """Return what is remembered of a run after the frames so far.
+
+        Raises
+        ------
+        KeyError
+            If the run is not open.
+        CheckpointError
+            If it cannot be written down.
+        """
+        run = self._runs[run_uid]
+        trainer = _resumable(run.trainer, run_uid)
+        return pack(run.state, trainer.state(), self._owner(run_uid))
 
     def process(self, frames: Sequence[Frame]) -> list[Mask]:
         """Label frames, in order; a bad frame gets a mask of class 255 that says why.
@@ -70,3 +101,19 @@ class Node:
         for run in reversed(self._runs.values()):
             return run.trainer.progress()
         return self._progress
+
+    def _labeller(
+        self, run_uid: str, trainer: Trainer, state: RunState | None = None
+    ) -> RunLabeller:
+        return RunLabeller(self._options, trainer, self._store, run_uid, self._user, state)
+
+    def _owner(self, run_uid: str) -> Owner:
+        return Owner(run_uid, self._options, self._user)
+
+
+def _resumable(trainer: Trainer, run_uid: str) -> Resumable:
+    if not isinstance(trainer, Resumable):
+        raise CheckpointError(
+            f"run {run_uid}: what a {type(trainer).__name__} learned cannot be gone on with"
+        )
+    return trainer

@@ -64,7 +64,7 @@ class Account:
     announced : int
         Frames that the raw run itself counts, at its end; -1 when nobody knows.
     refilled : int
-        Frames whose documents were never received, and whose images were had from elsewhere.
+        Frames whose documents or images were not received, and had from elsewhere.
     retaken : int
         Frames that took a point of the scan again.
     teacher_only : int
@@ -83,6 +83,22 @@ class Account:
     refilled: int = 0
     retaken: int = 0
     teacher_only: int = 0
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        refused = sum(self.refused.values())
+        line = (
+            f"{self.received} frames received = {self.written} written + {refused} refused + "
+            f"{self.lost} lost"
+        )
+        notes = {
+            "refilled": self.refilled,
+            "taken again": self.retaken,
+            "by the teacher only": self.teacher_only,
+        }
+        of_them = ", ".join(f"{count} {what}" for what, count in notes.items() if count)
+        line += f" ({of_them})" if of_them else ""
+        return f"{line}: it does not balance: {self.imbalance}" if self.imbalance else line
 
     @property
     def imbalance(self) -> str:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,8 +42,31 @@ ARRAYS = (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """Centroids that there were when a run began.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(H, W)`` of the frames they are for.
+    centroids : Centroids
+    """
+
+    shape: tuple[int, int]
+    centroids: Centroids
+
+
 class Store(Protocol):
     """Keeps centroids across runs and restarts, and every student that served."""
+
+    def known(self, options: NodeOptions) -> tuple[Known, ...] | None:
+        """Return all centroids for these options; None: they are to be looked for frame by frame.
+
+        A run takes none that were fitted after it began, not even by itself: so it comes out the
+        same when it is labelled again.
+        """
+        ...
 
     def find_centroids(self, shape: tuple[int, int], options: NodeOptions) -> Centroids | None:
         """Return the centroids for frames of this size and these options, if there are any."""
@@ -81,18 +104,26 @@ class MemoryStore:
 
     def __init__(self, centroids: Centroids | None = None) -> None:
         self._given = centroids
-        self._centroids: dict[str, Centroids] = {}
+        self._centroids: dict[str, Known] = {}
         self.students: dict[str, StoredStudent] = {}
+
+    def known(self, options: NodeOptions) -> tuple[Known, ...] | None:
+        """Return what was fitted before; None if centroids were given."""
+        if self._given is not None:
+            return None
+        entries = self._centroids.items()
+        return tuple(e for key, e in entries if key == cache_key(e.shape, options))
 
     def find_centroids(self, shape: tuple[int, int], options: NodeOptions) -> Centroids | None:
         """Return the given centroids, else those fitted before."""
-        return self._given or self._centroids.get(cache_key(shape, options))
+        found = self._centroids.get(cache_key(shape, options))
+        return self._given or (found.centroids if found else None)
 
     def keep_centroids(
         self, centroids: Centroids, shape: tuple[int, int], options: NodeOptions
     ) -> None:
         """Remember centroids."""
-        self._centroids[cache_key(shape, options)] = centroids
+        self._centroids[cache_key(shape, options)] = Known(shape, centroids)
 
     def keep_student(self, stored: StoredStudent) -> None:
         """Remember a student by its hash."""
@@ -119,6 +150,12 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def known(self, options: NodeOptions) -> tuple[Known, ...] | None:
+        """Return what is cached for these options, for all sizes of frames."""
+        shapes = sorted(filter(None, map(_shape_in, self._folder.glob("index/*.json"))))
+        entries = ((each, self.find_centroids(each, options)) for each in shapes)
+        return tuple(Known(shape, found) for shape, found in entries if found is not None)
 
     def find_centroids(self, shape: tuple[int, int], options: NodeOptions) -> Centroids | None:
         """Return the cached centroids, if there are any and they fit."""
@@ -239,6 +276,16 @@ def load_centroids(path: Path) -> Centroids:
             return centroids
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise CentroidsError(f"{path} cannot be read as centroids: {error}") from error
+
+
+def _shape_in(index: Path) -> tuple[int, int] | None:
+    """Return the size of frames that an entry of the index is for; None if it cannot be read."""
+    try:
+        height, width = json.loads(index.read_text())["shape"]
+        return int(height), int(width)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("cached centroids are not used and will be fitted anew: %s: %s", index, error)
+        return None
 
 
 @contextlib.contextmanager

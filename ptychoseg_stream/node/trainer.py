@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from ..errors import LearningError
 from ..science.augment import Example
@@ -69,6 +69,30 @@ class Outcome:
     student: Student | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainerState:
+    """All that a trainer knows; another that is given it goes on with the same students.
+
+    Parameters
+    ----------
+    stage : int
+        Number of the next stage to end.
+    serving : Student or None
+        The student that the next stage begins from.
+    outcomes : sequence of Outcome
+        Stages that ended and were not collected yet.
+    pending : sequence of Stage
+        Stages that were submitted and did not end; they are learned again from their beginning.
+    progress : Progress
+    """
+
+    stage: int
+    serving: Student | None
+    outcomes: Sequence[Outcome]
+    pending: Sequence[Stage]
+    progress: Progress
+
+
 class Trainer(Protocol):
     """Learns the stages of one run, in order."""
 
@@ -86,6 +110,19 @@ class Trainer(Protocol):
 
     def close(self) -> None:
         """Stop learning; what is unfinished is dropped."""
+        ...
+
+
+@runtime_checkable
+class Resumable(Trainer, Protocol):
+    """A trainer whose learning can be gone on with in another process."""
+
+    def state(self) -> TrainerState:
+        """Return all that it knows, as of now."""
+        ...
+
+    def resume(self, state: TrainerState) -> None:
+        """Go on from there, before anything else is asked of it."""
         ...
 
 
@@ -112,8 +149,10 @@ class InlineTrainer:
         self._promotion = promotion or PromotionOptions()
         self._stage = 0
         self._serving: Student | None = None
-        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._outcomes: list[Outcome] = []
+        self._pending: list[Stage] = []
         self._progress = Progress()
+        self._lock = threading.Lock()  # a stage ends in one step, for who looks from outside
 
     def submit(self, stage: Stage) -> None:
         """Learn the stage now."""
@@ -121,7 +160,9 @@ class InlineTrainer:
 
     def collect(self) -> list[Outcome]:
         """Return the stages that ended since the last call, in order."""
-        return [self._outcomes.get() for _ in range(self._outcomes.qsize())]
+        with self._lock:
+            ended, self._outcomes = self._outcomes, []
+        return ended
 
     def progress(self) -> Progress:
         """Where learning is."""
@@ -129,6 +170,19 @@ class InlineTrainer:
 
     def close(self) -> None:
         """Nothing runs between two calls."""
+
+    def state(self) -> TrainerState:
+        """Return all that it knows, as of now."""
+        with self._lock:
+            ended, pending = tuple(self._outcomes), tuple(self._pending)
+            return TrainerState(self._stage, self._serving, ended, pending, self._progress)
+
+    def resume(self, state: TrainerState) -> None:
+        """Go on from there, before anything else is asked of it; learns what was pending."""
+        self._stage, self._serving, self._progress = state.stage, state.serving, state.progress
+        self._outcomes = list(state.outcomes)
+        for stage in state.pending:
+            self.submit(stage)
 
     def _learn(self, stage: Stage, cancelled: Callable[[], bool]) -> None:
         learned: Learned | None = None
@@ -174,11 +228,13 @@ class InlineTrainer:
             centroids_hash=stage.centroids_hash,
         )
         student = learned.student if learned and exam.accepted else None
-        self._serving = student or parent
-        self._outcomes.put(Outcome(record, student))
         told = self._progress if learned else Progress(stage=self._stage)
+        with self._lock:
+            self._serving = student or parent
+            self._outcomes.append(Outcome(record, student))
+            self._pending = [other for other in self._pending if other is not stage]
+            self._stage += 1
         self._tell(replace(told, training=False, fault=exam.reason))
-        self._stage += 1
 
     def _tell(self, progress: Progress) -> None:
         self._progress = progress
@@ -209,6 +265,8 @@ class BackgroundTrainer(InlineTrainer):
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="ptychoseg-trainer", daemon=True)
             self._thread.start()
+        with self._lock:
+            self._pending.append(stage)
         self._stages.put(stage)
 
     def close(self) -> None:

@@ -82,15 +82,25 @@ class Background:
     options : BackgroundOptions, optional
     """
 
+    _options: BackgroundOptions
+    _frames: int
+    _stride: int
+    _kept: list[FloatArray]
+    _floor: FloatArray
+    _samples: NDArray[np.int32]
+    _mean: NDArray[np.float64]
+    _squares: NDArray[np.float64]
+    _read: float  # variance that the counts do not explain
+
     def __init__(self, shape: tuple[int, int], options: BackgroundOptions | None = None) -> None:
         self._options = options or BackgroundOptions()
         self._frames = 0
         self._stride = 1
-        self._kept: list[FloatArray] = []
+        self._kept = []
         self._floor = np.full(shape, np.nan, np.float32)
         self._samples = np.zeros(shape, np.int32)
         self._mean, self._squares = np.zeros((2, *shape), np.float64)
-        self._read = 0.0  # variance that the counts do not explain
+        self._read = 0.0
 
     @property
     def samples(self) -> NDArray[np.int32]:

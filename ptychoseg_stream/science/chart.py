@@ -117,17 +117,29 @@ class Chart:
         Whether it watches the ring: centre and scale stay what they are after `memory` frames.
     """
 
+    _options: DriftOptions
+    _limit: float
+    _floor: float
+    _freezes: bool
+    _first: list[float]
+    _n: int
+    _variance: float
+    _mean: float  # moving average of the deviation, in standard deviations
+    _out: int
+    _last: deque[float]
+    centre: float
+
     def __init__(self, options: DriftOptions, name: str, ring: bool) -> None:
         self._options = options
         self._limit = options.ring_limit if ring else options.limit
         self._floor = options.floors.get(name, FLOORS[name])
         self._freezes = ring
-        self._first: list[float] = []
+        self._first = []
         self._n = 0
         self._variance = 0.0
-        self._mean = 0.0  # moving average of the deviation, in standard deviations
+        self._mean = 0.0
         self._out = 0
-        self._last: deque[float] = deque(maxlen=options.persistence)
+        self._last = deque(maxlen=options.persistence)
         self.centre = NAN
 
     @property

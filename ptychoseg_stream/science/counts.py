@@ -87,9 +87,11 @@ def to_counts(
             f"not a frame: it must be a real 2-D image of at least 16x16 pixels, this one is "
             f"{image.dtype} {image.shape}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, that is bad
+    # What float32 cannot hold becomes infinite, and any NaN stays one: both are bad pixels.
+    with np.errstate(over="ignore", invalid="ignore"):
         values = image.astype(np.float32)
-    gap = ~np.isfinite(values) | (np.abs(values) > 1e30)
+    # No detector counts to 1e15; squares of such values, summed over a run, would overflow.
+    gap = ~np.isfinite(values) | (np.abs(values) > 1e15)
     if image.dtype.kind == "i":
         gap |= image < 0
     saturated = _saturated(image, options)
@@ -100,6 +102,7 @@ def to_counts(
     _tell_gaps(bits, saturated, image, values)
     _refuse_saturated(bits, values)
     bad = bits != 0
+    values[bad] = 0
     counts = (values - np.float32(options.pedestal)) / np.float32(options.gain)
     counts[bad] = 0
     if counts.max() <= 0:

@@ -72,12 +72,18 @@ class Monitors:
     options : DriftOptions, optional
     """
 
+    _options: DriftOptions
+    _charts: dict[str, Chart]
+    _settled: bool
+    _odd: bool
+    _lost_since: int | None
+
     def __init__(self, options: DriftOptions | None = None) -> None:
         self._options = options or DriftOptions()
         self._charts = self._new(_MONITORS)
         self._settled = False
         self._odd = False
-        self._lost_since: int | None = None
+        self._lost_since = None
 
     @property
     def calibrated(self) -> bool:

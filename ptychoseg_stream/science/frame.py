@@ -91,7 +91,7 @@ class Frame:
         How often the same image of the same event was taken before: a plan that goes back to a
         checkpoint takes points again. The last attempt is the one that counts.
     refilled : {"", "file", "tiled"}
-        Where the image was had from although its document was never received.
+        Where the image was had from although it, or its document, was never received.
     teacher_only : bool
         Whether the cheaper path is to be taken: frames come faster than they can be labelled.
     """

@@ -56,10 +56,15 @@ class Fusion:
         Fraction of the plateau that bounds the ring.
     """
 
+    _options: FusionOptions
+    _level: float
+    _mean: FloatArray | None
+    _n: int
+
     def __init__(self, options: FusionOptions, level: float = 0.5) -> None:
         self._options = options
         self._level = level
-        self._mean: FloatArray | None = None
+        self._mean = None
         self._n = 0
 
     def forget(self) -> None:

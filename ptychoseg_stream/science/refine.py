@@ -87,7 +87,7 @@ def learn_stage(
 def refine(
     student: Student, examples: Sequence[Example], options: StudentOptions
 ) -> Iterator[TrainingStep | Learned]:
-    """Refine the student of a stage; yields a record a step and, last, the outcome.
+    """Refine the student of a stage; what is yielded and raised is as in `learn_stage`.
 
     Round r learns ``w anchor + (1 - w) P`` with P the student's probability before it, for
     `round_steps` steps at half the learning rate of the round before: without that the masks never
@@ -101,18 +101,6 @@ def refine(
     examples : sequence of Example
         Of its stage, with the anchor as `ring`.
     options : StudentOptions
-
-    Yields
-    ------
-    TrainingStep
-        After each step.
-    Learned
-        Once, at the end.
-
-    Raises
-    ------
-    LearningError
-        As `fine_tune`.
     """
     learned = Learned(student)
     inputs = whole_inputs(examples)

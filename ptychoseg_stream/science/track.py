@@ -26,11 +26,16 @@ LONG = 30
 class BeamTracker:
     """The shift of the beam, frame by frame."""
 
+    _position: NDArray[np.float64] | None
+    _velocity: NDArray[np.float64]  # px per frame
+    _far: NDArray[np.float64] | None  # the measurement before, if it was far off
+    _frames: int  # on the present line; the reference is where the first frame is
+
     def __init__(self) -> None:
-        self._position: NDArray[np.float64] | None = None
-        self._velocity = np.zeros(2)  # px per frame
-        self._far: NDArray[np.float64] | None = None  # the measurement before, if it was far off
-        self._frames = LONG  # on the present line; the reference is where the first frame is
+        self._position = None
+        self._velocity = np.zeros(2)
+        self._far = None
+        self._frames = LONG
 
     def is_far(self, measured: Shift) -> bool:
         """Whether a measurement is too far off what is expected to be noise."""

@@ -101,13 +101,28 @@ class PixelHistory:
     options : ValidityOptions, optional
     """
 
+    _options: ValidityOptions
+    _frames: int
+    _weight: FloatArray
+    _sum: FloatArray
+    _squares: FloatArray
+    _changes: FloatArray
+    _last: FloatArray
+    _recent: FloatArray
+    _still: NDArray[np.int32]
+    _single: NDArray[np.uint8]  # of the last eight frames, a bit each
+    _hot: BoolArray
+    _warm: BoolArray
+    _dead: BoolArray
+    _stop: BoolArray
+
     def __init__(self, shape: tuple[int, int], options: ValidityOptions | None = None) -> None:
         self._options = options or ValidityOptions()
         self._frames = 0
         self._weight, self._sum, self._squares = np.zeros((3, *shape), np.float32)
         self._changes, self._last, self._recent = np.zeros((3, *shape), np.float32)
         self._still = np.zeros(shape, np.int32)
-        self._single = np.zeros(shape, np.uint8)  # of the last eight frames, a bit each
+        self._single = np.zeros(shape, np.uint8)
         self._hot, self._warm, self._dead, self._stop = np.zeros((4, *shape), bool)
 
     @property
@@ -174,7 +189,7 @@ class PixelHistory:
 
     def _judge_single(self, single: BoolArray) -> None:
         """Hot is a pixel that spikes in five of eight frames, until it does in one at most."""
-        self._single = (self._single << 1) | single
+        self._single = np.asarray((self._single << 1) | single, np.uint8)
         often = np.bitwise_count(self._single)
         self._hot = (often >= 5) | (self._hot & (often > 1))
 

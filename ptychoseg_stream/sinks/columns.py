@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypeVar
 import pyarrow as pa
 
 RecordT = TypeVar("RecordT")
+LARGEST = 2**63 - 1
 
 # The names that event-model has for types, and what a SQL table stores.
 ARROW: dict[str, pa.DataType] = {
@@ -67,7 +68,16 @@ def tabulate(
     """Return the rows of `records` in the form of `schema`."""
     values: dict[str, Sequence[Any]] = {"seq_num": stamps.seq_nums, "time": stamps.times}
     for name, column in columns.items():
-        values[name] = [column.value(record) for record in records]
+        values[name] = [_storable(column.value(record)) for record in records]
     for name in (*columns, *arrays):
         values[f"ts_{name}"] = stamps.taken
     return pa.table(values, schema=schema(columns, arrays))
+
+
+def _storable(value: bool | int | float | str) -> bool | int | float | str:
+    """Return a value that every store takes: whole text without NUL, integers of 64 bits."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode().replace("\0", "")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(-LARGEST - 1, min(value, LARGEST))
+    return value

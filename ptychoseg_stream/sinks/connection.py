@@ -70,6 +70,19 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
         return client
 
 
+def without_key(uri: str) -> str:
+    """Return an address without anything secret."""
+    return str(httpx.URL(uri).copy_with(query=None, userinfo=b""))
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two addresses mean the same server; on this machine, ports change."""
+    first, second = httpx.URL(one), httpx.URL(other)
+    if first.host in LOOPBACK and second.host in LOOPBACK:
+        return True
+    return (first.host, first.port) == (second.host, second.port)
+
+
 def one_attempt(client: httpx.Client) -> None:
     """Have a client give up at once, so that the caller decides about another attempt.
 
@@ -105,7 +118,7 @@ def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
             "profile's uri"
         ) from error
     except httpx.HTTPStatusError as error:
-        raise Refusal(_advice(server, error.response.status_code, api_key_env, error)) from error
+        raise Refusal(_advice(server, error, api_key_env)) from error
     except Refusal as error:
         raise Refusal(
             f"Tiled at {server} refuses: {error}; set {api_key_env} to a key with the scopes "
@@ -151,17 +164,32 @@ def open_container(root: Container, path: str) -> Container:
     return node
 
 
-def _advice(server: str, status: int, api_key_env: str, error: Exception) -> str:
+def _advice(server: str, error: httpx.HTTPStatusError, api_key_env: str) -> str:
+    status, told = error.response.status_code, _detail(error.response)
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and "access tags" in told:
+        return (
+            f"Tiled at {server} refuses the raw run's access tags ({status}: {told}): define them "
+            f"there, and let the owner of the key in {api_key_env} use them"
+        )
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return (
-            f"Tiled at {server} refuses the API key ({status}): set {api_key_env} to a key with "
-            f"the scopes {SCOPES}"
+            f"Tiled at {server} refuses the API key ({status}{told and ': ' + told}): set "
+            f"{api_key_env} to a key with the scopes {SCOPES}"
         )
     if status == HTTPStatus.NOT_FOUND:
         return f"Tiled at {server} has no such node ({status}): was the run or container deleted?"
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return f"Tiled at {server} refuses requests of this size ({status}): lower patch_bytes"
     return f"Tiled at {server} refuses ({_brief(error)})"
+
+
+def _detail(response: httpx.Response) -> str:
+    """Return the reason that a server gives, in one line; empty if it gives none."""
+    try:
+        detail: Any = response.json()["detail"]
+    except (ValueError, LookupError, TypeError, httpx.StreamError):
+        return ""
+    return " ".join(str(detail).split())[:200]
 
 
 def _brief(error: Exception) -> str:

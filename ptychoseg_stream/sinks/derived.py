@@ -55,8 +55,8 @@ class Derived:
 
     @classmethod
     def of(cls, raw: RunInfo, clock: Clock, secret: str = "") -> "Derived":
-        """Begin a derived run now, under a new uid."""
-        return cls(raw, str(uuid.uuid4()), clock(), secret)
+        """Return the derived run of a raw one: what `raw` does not say is chosen now."""
+        return cls(raw, raw.derived or str(uuid.uuid4()), raw.began or clock(), secret)
 
     @property
     def access_tags(self) -> list[str] | None:
@@ -112,24 +112,35 @@ class Derived:
             )
         )
         stop["num_events"] = dict(events)
-        stop["account"] = {
+        told: dict[str, Any] = {
             "received": account.received,
             "written": account.written,
-            "refused": {str(reason): count for reason, count in account.refused.items()},
+            "refused": {self.hide(str(reason)): count for reason, count in account.refused.items()},
             "lost": account.lost,
+            "announced": account.announced,
+            "refilled": account.refilled,
+            "retaken": account.retaken,
+            "teacher_only": account.teacher_only,
             "alarms": account.alarms,
             "verdicts": dict(account.verdicts),
             **counts,
         }
+        if account.imbalance:
+            told["imbalance"] = account.imbalance
+        stop["account"] = told
         if account.verdict:
             stop["verdict"] = account.verdict
         return stop
 
+    def hide(self, text: str) -> str:
+        """Return a text without the secret."""
+        # What is shorter is no key, and would be found in honest words.
+        return text.replace(self.secret, "***") if len(self.secret) >= 8 else text
+
     def clean(self, value: Any) -> Any:
         """Return `value` as what a document may hold: no None, NaN, dotted key, key or array."""
         if isinstance(value, str):
-            # What is shorter is no key, and would be found in honest words.
-            return value.replace(self.secret, "***") if len(self.secret) >= 8 else str(value)
+            return self.hide(str(value))
         if isinstance(value, Mapping):
             return {
                 self.clean(str(key)).replace(".", "_").replace("/", "_"): self.clean(item)
@@ -172,6 +183,12 @@ def raw_metadata(frame: Frame) -> dict[str, str]:
     """Return where a frame came from: stream, data key, and the dataset it was read from if any."""
     source = {RAW_SOURCE: frame.origin} if frame.origin else {}
     return {"raw_stream": frame.stream, "raw_data_key": frame.data_key, **source}
+
+
+def frame_metadata(raw: Mapping[str, str]) -> Frame:
+    """Return a frame of which only what `raw_metadata` tells is known."""
+    stream, key = raw.get("raw_stream", "primary"), raw.get("raw_data_key", "image")
+    return Frame("", 0, None, (0, 0), stream=stream, data_key=key)
 
 
 def array_keys(arrays: Sequence[str], shape: Shape) -> dict[str, dict[str, Any]]:

@@ -75,6 +75,7 @@ class EmbeddedTiled:
         self._readable = [Path(path).expanduser().resolve() for path in readable]
         self._keep = keep
         self._timeout = timeout
+        self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Container] = []
 
@@ -95,19 +96,23 @@ class EmbeddedTiled:
     def start(self) -> None:
         """Start the server; return when it answers.
 
+        One that was killed comes back with its address, its key and its data.
+
         Raises
         ------
         StoreError
             If it does not; with the end of its log.
         """
-        if self._temporary:
+        self._end_process()
+        if self._temporary and self.folder == Path():
             self.folder = Path(tempfile.mkdtemp(prefix="ptychoseg-tiled-"))
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         with ExitStack() as undo:
             undo.callback(self.stop)
             for attempt in range(1, PORT_ATTEMPTS + 1):
-                port = _free_port()
+                port = self._port or _free_port()
                 if self._launch(port):
+                    self._port = port
                     self.uri = f"http://127.0.0.1:{port}"
                     undo.pop_all()
                     return
@@ -115,15 +120,17 @@ class EmbeddedTiled:
                 if attempt == PORT_ATTEMPTS or "address already in use" not in self._log():
                     raise StoreError(self._failure())
                 self._end_process()
+                self._port = 0
 
     def stop(self) -> None:
         """End the server; remove its folder if that was temporary."""
         while self._clients:
             self._clients.pop().context.close()
         self._end_process()
-        self.uri = ""
+        self.uri, self._port = "", 0
         if self._temporary and not self._keep and self.folder != Path():
             shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = Path()
 
     def kill(self) -> None:
         """End the server at once, as a power cut would; its folder stays until `stop`."""

@@ -98,6 +98,10 @@ class MemorySink:
         """Return how many rows of a run there are."""
         return len(self.rows.get(run_uid, ()))
 
+    def settled(self, run_uid: str) -> bool:
+        """Return whether a run is closed; True if it is not known."""
+        return run_uid not in self.runs or run_uid in self.accounts
+
     def address(self, run_uid: str) -> str:
         """Return ``memory:<uid>``; empty if unknown."""
         return f"memory:{run_uid}" if run_uid in self.runs else ""

@@ -33,18 +33,15 @@ class TiledOptions:
         Most of one array in one request [bytes], one row at least: websocket subscribers refuse
         messages of more than 1 MB.
     queue_bytes : int
-        Arrays of masks that may wait for the server [bytes] before a run goes to a file.
-    history_bytes : int
-        Compressed rows of a run to remember [bytes], so that the file of a run that fails half-way
-        is complete.
-    attempts : int
-        How often a request is made before giving up on a server that does not answer.
-    retry_wait : float
-        Pause before the second attempt [s]; doubles with each.
+        Arrays of masks that may wait in memory [bytes]; from half of it on they go to the spool.
+    retry_wait, retry_longest : float
+        Pause before a server that does not answer is asked again [s]; it doubles with each attempt,
+        up to the longest.
+    refused_wait : float
+        Pause before a run that the server refused is offered again [s]; the next run to begin ends
+        it early.
     timeout : float
         How long to wait for one answer [s].
-    unsent_folder : str
-        Where the HDF5 files of runs go that Tiled did not take; "~" is the home folder.
 
     Raises
     ------
@@ -60,11 +57,10 @@ class TiledOptions:
     arrays: tuple[str, ...] = DEFAULT
     patch_bytes: int = 700 * 1024
     queue_bytes: int = 256 * MEGABYTE
-    history_bytes: int = 64 * MEGABYTE
-    attempts: int = 6
     retry_wait: float = 0.5
+    retry_longest: float = 30.0
+    refused_wait: float = 60.0
     timeout: float = 10.0
-    unsent_folder: str = "~/ptychoseg_unsent"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -80,12 +76,15 @@ class TiledOptions:
             raise ProfileError(f"arrays is {self.arrays}: name {MASK!r} and any of {others}")
         if len(set(self.arrays)) < len(self.arrays):
             raise ProfileError(f"arrays is {self.arrays}: name each once")
-        for name in ("batch_rows", "attempts"):
-            if getattr(self, name) < 1:
-                raise ProfileError(f"{name} is {getattr(self, name)}: make it 1 or more")
-        for name in ("batch_seconds", "timeout", "patch_bytes"):
+        if self.batch_rows < 1:
+            raise ProfileError(f"batch_rows is {self.batch_rows}: make it 1 or more")
+        for name in ("batch_seconds", "timeout", "patch_bytes", "retry_wait", "refused_wait"):
             if getattr(self, name) <= 0:
                 raise ProfileError(f"{name} is {getattr(self, name)}: make it positive")
-        for name in ("retry_wait", "queue_bytes", "history_bytes"):
-            if getattr(self, name) < 0:
-                raise ProfileError(f"{name} is {getattr(self, name)}: make it 0 or more")
+        if self.queue_bytes < 0:
+            raise ProfileError(f"queue_bytes is {self.queue_bytes}: make it 0 or more")
+        if self.retry_longest < self.retry_wait:
+            raise ProfileError(
+                f"retry_longest is {self.retry_longest}: make it retry_wait ({self.retry_wait}) or "
+                "more"
+            )

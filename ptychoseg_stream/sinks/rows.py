@@ -35,6 +35,9 @@ def _cosmic_pixels(mask: Mask) -> int:
 COLUMNS: dict[str, Column[Mask]] = {
     "raw_index": Column("integer", lambda mask: mask.frame.index),
     "raw_seq_num": Column("integer", lambda mask: mask.frame.seq_num),
+    "attempt": Column("integer", lambda mask: mask.frame.attempt),
+    "refilled": Column("string", lambda mask: mask.frame.refilled),
+    "teacher_only": Column("boolean", lambda mask: bool(mask.frame.teacher_only)),
     "source": Column("string", lambda mask: mask.source),
     "status": Column("string", lambda mask: mask.status),
     "reason": Column("string", lambda mask: mask.reason),
@@ -100,28 +103,39 @@ def fitted(row: Row, shape: Shape) -> Row:
 class Intake:
     """Puts the rows of one run in line, so that row i of what is stored is frame i.
 
+    Parameters
+    ----------
+    stored : int
+        Rows that are stored already.
+    resumed : bool
+        Whether an earlier process began the run. Its rows begin anywhere then, and those that are
+        stored come again.
+
     Attributes
     ----------
     next : int
         Index that the next row should have.
-    filled, repeated : int
-        Rows put in for frames that were never announced; rows refused because theirs was taken.
+    repeated : int
+        Rows refused because theirs was taken.
     """
 
-    def __init__(self) -> None:
-        self.next = 0
-        self.filled = 0
+    def __init__(self, stored: int = 0, *, resumed: bool = False) -> None:
+        self.next = stored
         self.repeated = 0
+        self._again = stored  # rows below may come again, and nothing is said
+        self._anywhere = resumed
 
     def take(self, row: Row) -> Iterator[Row]:
         """Yield `row`, after a "lost" row for each frame that was skipped; nothing for a repeat."""
         index = row.mask.frame.index
+        if self._anywhere:
+            self._anywhere = False
+            self.next = self._again = max(self.next, index)
         if index < self.next:
-            self.repeated += 1
+            self.repeated += index >= self._again
             return
         for missing in range(self.next, index):
             self.next += 1
-            self.filled += 1
             yield lost_row(row.mask.frame, missing, row.time)
         self.next += 1
         yield row

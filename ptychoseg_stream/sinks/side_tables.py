@@ -69,13 +69,43 @@ SIDE_TABLES: dict[str, Mapping[str, Column[Any]]] = {
 }
 
 
-class Journal:
+IDENTITY = {ALARMS: tuple(ALARM_COLUMNS), STAGES: ("stage",)}
+"""Columns that tell a row of a side table from all others of its run."""
+
+
+def identity_columns(name: str) -> list[str]:
+    """Return the columns by which a row of a side table is known again."""
+    return list(IDENTITY[name])
+
+
+def identities(name: str, columns: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return what tells each row of a side table from all others of its run.
+
+    Parameters
+    ----------
+    name : str
+        Name of the table.
+    columns : mapping of str to sequence
+        Its `identity_columns`, fresh or as a database gives them back.
+    """
+    plain = [[_plain(value) for value in columns[column]] for column in IDENTITY[name]]
+    return [repr(row) for row in zip(*plain, strict=True)]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value in the form that databases agree on: some store NaN as nothing."""
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str) else float(value)
+
+
+class Notebook:
     """The alarms and stages of one run, each once, however often a mask brings it.
 
     Attributes
     ----------
     pages : dict
-        List of `Entry` by name of the table, in order of arrival.
+        List of new `Entry` by name of the table, in order of arrival.
     """
 
     def __init__(self) -> None:
@@ -91,15 +121,10 @@ class Journal:
                 for record in records:
                     self._enter(name, Entry(record, frame.index, taken, row.time))
 
-    def merge(self, pages: Mapping[str, Sequence[Entry[Any]]]) -> None:
-        """Enter what the pages of another journal have and this one has not."""
-        for name, page in pages.items():
-            for entry in page:
-                self._enter(name, entry)
-
-    def copy(self) -> dict[str, list[Entry[Any]]]:
-        """Return the pages as they are now, for another thread."""
-        return {name: list(page) for name, page in self.pages.items()}
+    def tear_off(self) -> dict[str, list[Entry[Any]]]:
+        """Return the pages, and begin new ones; what is known stays known."""
+        pages, self.pages = self.pages, {name: [] for name in SIDE_TABLES}
+        return pages
 
     def _enter(self, name: str, entry: Entry[Any]) -> None:
         known = repr(entry.record)  # in which NaN is itself, unlike in a comparison
@@ -108,10 +133,10 @@ class Journal:
             self.pages[name].append(entry)
 
 
-def side_table(name: str, entries: Sequence[Entry[Any]], first: int = 0) -> pa.Table:
-    """Return the rows of `entries`, which follow `first` others in the table `name`."""
+def side_table(name: str, entries: Sequence[Entry[Any]]) -> pa.Table:
+    """Return the rows of `entries` for the table `name`."""
     stamps = Stamps(
-        seq_nums=range(first + 1, first + len(entries) + 1),
+        seq_nums=range(1, len(entries) + 1),
         times=[entry.time for entry in entries],
         taken=[entry.taken for entry in entries],
     )

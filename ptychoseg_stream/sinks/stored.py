@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from .connection import Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
-from .run_file import ELSEWHERE
+from .rows import COLUMNS
 
 SPEC = "PtychosegRun"
 CATALOG = "catalog.db"
+RAW_KEYS = (RAW_SOURCE, "raw_stream", "raw_data_key")
+_NO_ROWS: dict[str, list[Any]] = {name: [] for name in COLUMNS}  # of a run without a frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +44,12 @@ class StoredRun:
         (array name, row) -> ``(H, W)``.
     raw_source : str
         ``FILE:dataset`` of the raw frames; empty if they did not come from a file.
+    stop : mapping
+        Its stop document; empty if it has none.
+    lengths : mapping of str to int
+        Rows of each array.
+    raw_stream, raw_data_key : str
+        Stream and data key of the raw frames; empty if they are not known.
     """
 
     uid: str
@@ -50,6 +58,10 @@ class StoredRun:
     arrays: tuple[str, ...]
     read: Callable[[str, int], NDArray[Any]]
     raw_source: str
+    stop: Mapping[str, Any] = field(default_factory=dict)
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    raw_stream: str = ""
+    raw_data_key: str = ""
 
 
 @contextmanager
@@ -191,42 +203,60 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
     with translated(uri, options.api_key_env):
         is_run = any(spec.name == SPEC for spec in node.specs)
         stream = node[STREAM].base if is_run and STREAM in node else {}
-        if MASK not in stream or TABLE not in stream:
+        if not is_run or (STREAM in node and (MASK not in stream or TABLE not in stream)):
             raise StoreError(f"{node.uri} holds no masks; name the node of a derived run")
-        columns = stream[TABLE].read()
         arrays = {name: stream[name] for name in stream if name != TABLE}
+        table = _NO_ROWS
+        if arrays:
+            columns = stream[TABLE].read()
+            table = {name: columns[name].tolist() for name in columns.columns}
         start = _plain(node.metadata["start"])
-        raw_source = str(arrays[MASK].metadata.get(RAW_SOURCE, ""))
+        stop = _plain(node.metadata.get("stop") or {})
+        lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
+        about: Mapping[str, Any] = arrays[MASK].metadata if arrays else {}
+        raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
 
     def read(name: str, row: int) -> NDArray[Any]:
         with translated(uri, options.api_key_env):
             return np.asarray(arrays[name][row])
 
-    table = {name: columns[name].tolist() for name in columns.columns}
-    return StoredRun(str(start["uid"]), start, table, tuple(arrays), read, raw_source)
+    return StoredRun(
+        str(start["uid"]),
+        start,
+        table,
+        tuple(arrays),
+        read,
+        raw[RAW_SOURCE],
+        stop,
+        lengths,
+        raw["raw_stream"],
+        raw["raw_data_key"],
+    )
 
 
 def _of_file(path: Path, file: h5py.File) -> StoredRun:
-    if MASK not in file or TABLE not in file:
+    empty = "raw_run" in file.attrs and "start" in file and MASK not in file
+    if not empty and (MASK not in file or TABLE not in file):
         raise StoreError(f"{path} holds no masks; name an HDF5 file of a derived run")
-    columns: Any = file[TABLE]
-    table = {name: _values(column) for name, column in columns.items()}
-    missing = [i for i, why in enumerate(table["reason"]) if why == ELSEWHERE]
-    if missing:
-        raise StoreError(
-            f"{path} is not the whole run: rows {missing[0]} to {missing[-1]} are in Tiled; give "
-            "the address of the run there for those"
-        )
+    columns: Any = {} if empty else file[TABLE]
+    table = {name: _values(column) for name, column in columns.items()} or _NO_ROWS
     document: Any = file["start"]
+    ending: Any = file.get("stop")
     start = json.loads(document.asstr()[()])
     arrays = {name: item for name, item in file.items() if getattr(item, "ndim", 0) == 3}
+    about: Mapping[str, Any] = {} if empty else arrays[MASK].attrs
+    raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
     return StoredRun(
         str(start["uid"]),
         start,
         table,
         tuple(arrays),
         lambda name, row: np.asarray(arrays[name][row]),
-        str(arrays[MASK].attrs.get(RAW_SOURCE, "")),
+        raw[RAW_SOURCE],
+        json.loads(ending.asstr()[()]) if ending is not None else {},
+        {name: len(array) for name, array in arrays.items()},
+        raw["raw_stream"],
+        raw["raw_data_key"],
     )
 
 

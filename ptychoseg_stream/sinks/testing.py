@@ -18,7 +18,9 @@ def in_process_tiled(folder: Path) -> Generator[Container, None, None]:
     """Serve a catalogue in memory, with data in `folder`, and yield a client of its root.
 
     It stores, streams and reads like a server of its own process, except that
-    ``BlueskyRun.documents()`` needs the exporter that only `embedded.EmbeddedTiled` configures.
+    ``BlueskyRun.documents()`` needs the exporter that only `embedded.EmbeddedTiled` configures. All
+    requests share one connection to the catalogue: ask it nothing while a sink is writing, or what
+    is not committed yet may be rolled back.
     """
     tree = in_memory(
         writable_storage=[str(folder / "data"), f"duckdb:///{folder / 'tables.duckdb'}"],

@@ -1,4 +1,4 @@
-"""How the nodes of a run are made in Tiled, and how a table there grows without doubling rows.
+"""How the nodes of a run are made in Tiled, and how arrays and tables grow there.
 
 Every function may be called again after it failed: a node that is there already is taken as it is.
 """
@@ -16,6 +16,7 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
 
+from .batch import conformed, numbered
 from .connection import Refusal, adopt
 from .derived import TABLE
 
@@ -47,7 +48,7 @@ def create_array(
     shape: tuple[int, int, int],
     metadata: Mapping[str, Any],
     access_tags: Sequence[str] | None,
-) -> "TiledArray":
+) -> ArrayClient:
     """Create an array ``(rows, y, x)`` that will be extended; `shape` is that of its first rows."""
     # One chunk of exactly the rows of the first patch. Tiled pads every other declaration (a
     # larger or partial chunk) with rows of zeros when the array is extended.
@@ -58,14 +59,13 @@ def create_array(
         dims=("time", "y", "x"),
     )
     source = DataSource(structure_family=StructureFamily.array, structure=structure)
-    node = adopt(
+    return adopt(
         stream,
         name,
         lambda: stream.new(
             StructureFamily.array, [source], key=name, metadata=metadata, access_tags=access_tags
         ),
     )
-    return TiledArray(node)
 
 
 def create_table(
@@ -91,58 +91,61 @@ class TiledArray:
     Parameters
     ----------
     node : ArrayClient
-        Its node, with nothing written so far.
+        Its node.
+    written : int
+        First rows that this process knows to be written.
     """
 
-    def __init__(self, node: ArrayClient) -> None:
+    def __init__(self, node: ArrayClient, written: int = 0) -> None:
         self.node = node
-        self._rows = 0
+        self.written = min(written, int(node.shape[0]))
 
     def put(self, first: int, block: NDArray[Any]) -> None:
-        """Write a block whose first row is `first`; not again if it is known to be stored."""
-        if first + len(block) > self._rows:
+        """Write a block whose first row is `first`; not again if it is known to be written."""
+        if first + len(block) > self.written:
             self.node.patch(block, offset=(first,), extend=True)
-            self._rows = first + len(block)
+            self.written = first + len(block)
 
 
 class TiledTable:
     """A table that only this writer appends to.
 
+    An append whose answer was lost may have been done, so after a failure nothing is known of it:
+    make a new object, which asks what there is.
+
     Parameters
     ----------
     node : DataFrameClient
-        Its node, without rows so far.
+        Its node.
 
     Attributes
     ----------
     rows : int
-        Rows known to be stored.
+        Rows stored.
     """
 
     def __init__(self, node: DataFrameClient) -> None:
         self.node = node
         self.rows = 0
-        self._in_doubt = 0  # rows sent, of which nobody knows whether they are stored
+        self._schema: pa.Schema = node.structure().arrow_schema_decoded
 
-    def append(self, rows: pa.Table) -> None:
-        """Append rows.
-
-        After a failure, call it again with the same rows (and more, if there are more by now):
-        those that were stored nevertheless are left out.
+    def load(self, columns: Sequence[str]) -> dict[str, list[Any]]:
+        """Return columns as they are stored, and learn how many rows there are.
 
         Raises
         ------
         Refusal
-            If somebody else has written to the table.
+            If the rows are not numbered from 1: somebody else has written to the table.
         """
-        if self._in_doubt:
-            # An append whose answer was lost may have been done; to repeat it would double rows.
-            found = len(self.node.read(["seq_num"]))
-            if found not in (self.rows, self.rows + self._in_doubt):
-                raise Refusal(f"{self.node.uri} has {found} rows where {self.rows} were stored")
-            rows = rows.slice(found - self.rows)
-            self.rows, self._in_doubt = found, 0
-        if rows.num_rows:
-            self._in_doubt = rows.num_rows
-            self.node.append_partition(0, rows)
-            self.rows, self._in_doubt = self.rows + self._in_doubt, 0
+        found = self.node.read(["seq_num", *columns])
+        self.rows = len(found)
+        if found["seq_num"].tolist() != list(range(1, self.rows + 1)):
+            raise Refusal(f"{self.node.uri} has rows twice, or out of order: look who writes there")
+        return {name: found[name].tolist() for name in columns}
+
+    def append(self, rows: pa.Table) -> None:
+        """Append rows; they are numbered on from those stored."""
+        if not rows.num_rows:
+            return
+        self.node.append_partition(0, conformed(numbered(rows, self.rows), self._schema))
+        self.rows += rows.num_rows

@@ -10,29 +10,36 @@
     ├── alarms            a stream with nothing but its table internal; there once it has a row
     └── stages            the same
 
-Every method may be called again after it failed: what is there already is left alone.
+What is in Tiled is the truth: `begin` takes up what an earlier attempt, or process, has left. Rows
+are written in this order: arrays, side tables, table. The last one is the commit: what was written
+of a row that is not in the table is written again, at the same place.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
+from tiled.client.array import ArrayClient
 from tiled.client.base import BaseClient
 from tiled.client.container import Container
 from tiled.structures.core import Spec
 
-from ..node.ports import Account
-from .arrays import ARRAYS, itemsize, stack
+from .arrays import ARRAYS, itemsize
+from .batch import Batch, empty_block, lost_batch, resized
 from .columns import schema
 from .connection import Refusal, Unavailable, adopt
-from .derived import STREAM, Derived, array_keys, column_keys, raw_metadata
+from .derived import STREAM, TABLE, Derived, array_keys, column_keys
 from .options import TiledOptions
-from .rows import COLUMNS, Row, Shape, fitted, run_shape, table, table_schema
-from .side_tables import SIDE_TABLES, Entry, side_table
+from .rows import COLUMNS, NEVER_ANNOUNCED, Shape, table_schema
+from .side_tables import SIDE_TABLES, identities, identity_columns
+from .spool import Ending
 from .tiled_nodes import TiledArray, TiledTable, create_array, create_stream, create_table
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
+
+FILL = 256  # rows of a hole that are made at a time
+CUT_OFF = "the process that labelled it ended before its row was stored"
 
 
 class TiledRun:
@@ -45,30 +52,51 @@ class TiledRun:
     derived : Derived
         What the run is.
     options : TiledOptions
-        Arrays to publish and the size of requests.
+        Size of requests.
+    before : TiledRun, optional
+        The object that failed, of the same run and process.
 
     Attributes
     ----------
     rows : int
         Rows stored, in all arrays and in the table.
+    filled : int
+        Those of them that were put in because an index was skipped.
+    finished : bool
+        Whether the run has a stop document: nothing is written any more.
 
     Raises
     ------
     Exception
-        Any method: whatever Tiled's client raises; see `connection.translated`.
+        Any method: whatever Tiled's client raises; see `connection.translated`. Make a new object
+        then: of this one nobody knows what was done.
     """
 
-    def __init__(self, parent: Container, derived: Derived, options: TiledOptions) -> None:
-        self.rows = 0
+    def __init__(
+        self,
+        parent: Container,
+        derived: Derived,
+        options: TiledOptions,
+        before: "TiledRun | None" = None,
+    ) -> None:
+        self.filled = 0
+        self.finished = False
         self._parent = parent
         self._derived = derived
         self._options = options
         self._tags = derived.access_tags
         self._node: Container | None = None
-        self._shape: Shape | None = None
         self._streams: dict[str, Container] = {}
         self._arrays: dict[str, TiledArray] = {}
         self._tables: dict[str, TiledTable] = {}  # by name of the stream
+        self._known: dict[str, set[str]] = {}  # rows of side tables
+        self._tried = before is not None or derived.raw.resumed
+        self._written = {} if before is None else before.written
+
+    @property
+    def written(self) -> dict[str, int]:
+        """Rows of each array that this process knows to be written."""
+        return self._written | {name: array.written for name, array in self._arrays.items()}
 
     @property
     def uri(self) -> str:
@@ -78,77 +106,61 @@ class TiledRun:
         url = httpx.URL(self._node.uri)  # Tiled doubles the slash below the root
         return str(url.copy_with(query=None, path=url.path.replace("//", "/")))
 
+    @property
+    def rows(self) -> int:
+        """Rows stored, in all arrays and in the table."""
+        return self._tables[STREAM].rows if STREAM in self._tables else 0
+
     def begin(self) -> None:
-        """Create the node of the run."""
-        if self._node is None:
-            uid, start = self._derived.uid, self._derived.start()
-            specs = [Spec("PtychosegRun", "1.0"), Spec("BlueskyRun", "3.0")]
-            parent, tags = self._parent, self._tags
-            self._node = adopt(
-                parent,
-                uid,
-                lambda: parent.create_container(
-                    uid, metadata={"start": start}, specs=specs, access_tags=tags
-                ),
+        """Create the node of the run, or take up what there is of it."""
+        uid, start = self._derived.uid, self._derived.start()
+        specs = [Spec("PtychosegRun", "1.0"), Spec("BlueskyRun", "3.0")]
+        parent, tags = self._parent, self._tags
+        made: list[Container] = []
+
+        def create() -> Container:
+            metadata = {"start": start}
+            made.append(
+                parent.create_container(uid, metadata=metadata, specs=specs, access_tags=tags)
             )
+            return made[0]
 
-    def append(self, rows: Sequence[Row], *, last: bool = False) -> bool:
-        """Store rows that follow those stored.
+        if self._tried and uid in parent:
+            self._node = parent[uid]
+        else:
+            self._node = adopt(parent, uid, create)
+        if made:
+            self._written = {}  # if there was one, somebody deleted it
+        else:
+            self._take_up(self._node)
 
-        Parameters
-        ----------
-        rows : sequence of Row
-            In order of their index; those already stored are skipped.
-        last : bool
-            Whether none will follow.
-
-        Returns
-        -------
-        bool
-            False if nothing was stored, because no frame had a size yet.
-        """
-        if self._shape is None:
-            self._shape = run_shape(rows) or ((1, 1) if last else None)
-        shape = self._shape
-        if shape is None:
-            return False
-        todo = [fitted(row, shape) for row in rows if row.mask.frame.index >= self.rows]
-        for part in self._parts(todo, shape):
-            self._create(part[0], shape, len(part))
-            for name, array in self._arrays.items():
-                array.put(self.rows, stack(part, name, shape))
-            self._tables[STREAM].append(table(part, self._options.arrays))
-            self.rows += len(part)
-        return True
-
-    def append_notes(self, pages: Mapping[str, Sequence[Entry[Any]]]) -> None:
-        """Store alarms and stages.
-
-        Parameters
-        ----------
-        pages : mapping
-            All entries of the run so far, by name of the side table; those stored are skipped.
-        """
-        for name, page in pages.items():
-            if len(page) <= self._events().get(name, 0):
-                continue
-            if name not in self._tables:
-                keys = column_keys(SIDE_TABLES[name])
-                stream = self._open_stream(name, keys)
-                self._tables[name] = create_table(
-                    stream, schema(SIDE_TABLES[name]), keys, self._tags
-                )
-            stored = self._tables[name].rows
-            self._tables[name].append(side_table(name, page[stored:], stored))
-
-    def end(self, account: Account, time: float, **counts: int) -> None:
-        """Write the stop document and tell subscribers that nothing follows."""
-        self.begin()
-        node = self._node
-        if node is None:
+    def append(self, batch: Batch) -> None:
+        """Store rows that follow those stored; those that are stored are left out."""
+        if self.finished:
             return
-        stop = self._derived.stop(account, self._events(), time, **counts)
+        for part in self._parts(batch.since(self.rows)):
+            sized = self._put_arrays(part) if part.table.num_rows else part
+            self._append_notes(part)
+            if sized.table.num_rows:
+                self._tables[STREAM].append(sized.table)
+                self._count_filled(sized.table["reason"].to_pylist())
+
+    def end(self, ending: Ending) -> None:
+        """Write the stop document and tell subscribers that nothing follows."""
+        node = self._node
+        if node is None or self.finished:
+            return
+        self._level()
+        events = {STREAM: 0} | {name: table.rows for name, table in self._tables.items()}
+        counts = {"filled": self.filled, **ending.counts}
+        stop = self._derived.stop(ending.account, events, ending.time, **counts)
         node.update_metadata({"stop": stop}, drop_revision=True)
+        if self._parent[self._derived.uid].metadata.get("stop") is None:
+            # The spool is emptied on the strength of this; seen with catalogues in memory.
+            raise Unavailable(f"the stop document of run {self._derived.uid} did not stay")
+        if not ending.complete:
+            return  # the missing rows may still come, from the next process
+        self.finished = True
         parts = [part.node for part in (*self._arrays.values(), *self._tables.values())]
         nodes: list[BaseClient] = [*parts, *self._streams.values(), node]
         for part in nodes:
@@ -158,34 +170,115 @@ class TiledRun:
                 # Only subscribers miss something; the data are stored.
                 logger.debug("Stream of %s was not closed: %s", part.uri, error)
 
-    def _events(self) -> dict[str, int]:
-        """Rows stored, by name of the stream."""
-        return {STREAM: 0} | {name: table.rows for name, table in self._tables.items()}
+    @property
+    def _shape(self) -> Shape:
+        node = next(iter(self._arrays.values())).node
+        return node.shape[1], node.shape[2]
 
-    def _parts(self, rows: Sequence[Row], shape: Shape) -> Iterator[Sequence[Row]]:
-        row_bytes = shape[0] * shape[1] * itemsize(self._options.arrays)
+    def _take_up(self, node: Container) -> None:
+        """Learn what is stored of the run."""
+        stop: Any = node.metadata.get("stop")
+        self.finished = bool(stop) and not stop.get("account", {}).get("dropped", 0)
+        for name in list(node):
+            if name != STREAM and name not in SIDE_TABLES:
+                continue
+            stream = self._streams[name] = node[name].base
+            children = set(stream)
+            if name == STREAM:
+                for child in children & set(ARRAYS):
+                    self._arrays[child] = self._array(child, stream[child])
+            if TABLE not in children:
+                continue
+            table = TiledTable(stream[TABLE])
+            if name == STREAM:
+                self._count_filled(table.load(["reason"])["reason"])
+            else:
+                self._known[name] = set(identities(name, table.load(identity_columns(name))))
+            self._tables[name] = table
+
+    def _array(self, name: str, node: ArrayClient) -> TiledArray:
+        return TiledArray(node, self._written.get(name, 0))
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """Yield a batch in requests of a size that is allowed, behind rows for what is missing."""
+        if batch.table.num_rows:
+            for first in range(self.rows, batch.first, FILL):
+                yield lost_batch(batch, first, min(first + FILL, batch.first))
+        height, width = batch.shape
+        row_bytes = max(1, height * width * itemsize(tuple(batch.arrays)))
         size = max(1, self._options.patch_bytes // row_bytes)
-        for first in range(0, len(rows), size):
-            yield rows[first : first + size]
+        rest = batch
+        while rest.table.num_rows > size:
+            yield rest.until(rest.first + size)
+            rest = rest.since(rest.first + size)
+        yield rest
 
-    def _create(self, first: Row, shape: Shape, rows: int) -> None:
+    def _put_arrays(self, batch: Batch) -> Batch:
+        """Write the arrays of a batch; return it in the size of the run."""
+        self._create(batch)
+        sized = resized(batch, self._shape)
+        for name, array in self._arrays.items():
+            block = sized.arrays.get(name)
+            if block is None:  # of a process that published others
+                block = empty_block(name, sized.table.num_rows, self._shape)
+            array.put(batch.first, block)
+        return sized
+
+    def _level(self) -> None:
+        """Give the arrays' last rows, which a process wrote before it was killed, their rows."""
+        if STREAM not in self._tables or not self._arrays:
+            return
+        ahead = max(array.node.shape[0] for array in self._arrays.values())
+        if ahead > self.rows:
+            blocks = {name: empty_block(name, 0, self._shape) for name in self._arrays}
+            table = table_schema(tuple(self._arrays)).empty_table()
+            like = Batch(self.rows, blocks, table, {}, {})
+            for first in range(self.rows, ahead, FILL):
+                self.append(lost_batch(like, first, min(first + FILL, ahead), CUT_OFF))
+
+    def _append_notes(self, batch: Batch) -> None:
+        for name, page in batch.notes.items():
+            known = self._known.setdefault(name, set())
+            marks = identities(name, page.select(identity_columns(name)).to_pydict())
+            fresh = [row for row, mark in enumerate(marks) if mark not in known]
+            if not fresh:
+                continue
+            if name not in self._tables:
+                keys = column_keys(SIDE_TABLES[name])
+                stream = self._open_stream(name, keys)
+                self._tables[name] = create_table(
+                    stream, schema(SIDE_TABLES[name]), keys, self._tags
+                )
+            self._tables[name].append(page.take(fresh))
+            known.update(marks[row] for row in fresh)
+
+    def _count_filled(self, reasons: list[str]) -> None:
+        self.filled += sum(reason == NEVER_ANNOUNCED for reason in reasons)
+
+    def _create(self, first: Batch) -> None:
+        """Create the stream of masks; its arrays begin with the rows of a batch."""
         if STREAM in self._tables:
             return
-        arrays = self._options.arrays
+        shape = self._shape if self._arrays else first.shape
+        arrays = tuple(first.arrays)
         keys, columns = array_keys(arrays, shape), column_keys(COLUMNS)
         stream = self._open_stream(STREAM, {**keys, **columns})
-        raw = raw_metadata(first.mask.frame)
         for name in arrays:
             if name not in self._arrays:
-                metadata = {**keys[name], **ARRAYS[name].metadata, **raw}
-                self._arrays[name] = create_array(
-                    stream, name, ARRAYS[name].dtype, (rows, *shape), metadata, self._tags
+                metadata = {**keys[name], **ARRAYS[name].metadata, **first.raw}
+                node = create_array(
+                    stream,
+                    name,
+                    ARRAYS[name].dtype,
+                    (first.table.num_rows, *shape),
+                    metadata,
+                    self._tags,
                 )
+                self._arrays[name] = self._array(name, node)
         self._tables[STREAM] = create_table(stream, table_schema(arrays), columns, self._tags)
 
     def _open_stream(self, name: str, keys: dict[str, dict[str, Any]]) -> Container:
         """Return the node of a stream; makes it."""
-        self.begin()
         if self._node is None:
             raise Refusal(f"run {self._derived.uid} has no node")
         if name not in self._streams:

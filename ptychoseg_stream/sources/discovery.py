@@ -8,6 +8,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychoseg_callbacks.hdf5_open import led_to
+from ptychoseg_callbacks.paths import Fence
+
 from ..errors import DatasetError
 
 CXI_FRAMES = ("entry_1/data_1/data", "entry_1/instrument_1/detector_1/data")
@@ -16,6 +19,8 @@ CXI_ENERGY = "entry_1/instrument_1/source_1/energy"
 JOULE_PER_EV = 1.602176634e-19
 FRAME_DIMS = (3, 4)
 NUMERIC_KINDS = "iuf"
+_MOST_LINKS = 32  # more is a circle
+_MOST_POSITIONS = 10**7
 
 
 def find_frames(file: h5py.File) -> str:
@@ -52,25 +57,64 @@ def candidates(file: h5py.File) -> list[str]:
 
 def get_dataset(file: h5py.File, path: str) -> h5py.Dataset | None:
     """Return the dataset at `path`; None when nothing, a group or a dangling link is there."""
-    try:
-        node = file.get(path)
-    except (KeyError, OSError, ValueError):  # links to a file that is gone raise, others give None
-        return None
+    node = lookup(file, path)
     return node if isinstance(node, h5py.Dataset) else None
+
+
+def get_own_dataset(file: h5py.File, path: str) -> h5py.Dataset | None:
+    """Return the dataset at `path` if its values are in the file that it is in."""
+    dataset = get_dataset(file, path)
+    return None if dataset is None or dataset.is_virtual or dataset.external else dataset
+
+
+def lookup(group: h5py.Group, path: str, links: int = _MOST_LINKS) -> Any:
+    """Return the group or dataset at `path`; None when there is none.
+
+    HDF5 would open whatever file an external link names, a device or FIFO too. Here it must be a
+    regular file beside the one that names it, or below.
+    """
+    node: Any = group
+    steps = _steps(path)
+    try:
+        while steps and isinstance(node, h5py.Group):
+            step = steps.pop(0)
+            link: Any = node.get(step, getlink=True)
+            if isinstance(link, h5py.HardLink):
+                node = node[step]
+                continue
+            links -= 1
+            if links < 0 or link is None:
+                return None
+            if isinstance(link, h5py.SoftLink):
+                node = node.file if link.path.startswith("/") else node
+                steps = [*_steps(link.path), *steps]
+            else:
+                other = led_to(link.filename, node.file.filename)
+                Fence().check_led(other, node.file.filename)
+                node = lookup(h5py.File(other, "r"), link.path, links)
+    except (KeyError, OSError, ValueError, RuntimeError, DatasetError):
+        return None
+    return None if steps else node
+
+
+def _steps(path: str) -> list[str]:
+    return [step for step in path.split("/") if step not in ("", ".")]
 
 
 def find_positions(file: h5py.File, n_frames: int) -> NDArray[np.float64] | None:
     """Return ``(n, 2)`` y and x of each frame [m], as a CXI file has them; None if it has not."""
     for path in CXI_TRANSLATION:
-        dataset = get_dataset(file, path)
-        if dataset is not None and dataset.ndim == 2 and dataset.shape[0] == n_frames:
+        dataset = get_own_dataset(file, path)
+        if dataset is None or n_frames > _MOST_POSITIONS or dataset.shape[:1] != (n_frames,):
+            continue
+        if dataset.ndim == 2 and dataset.dtype.kind in NUMERIC_KINDS:
             return np.asarray(dataset[:, :2], np.float64)[:, ::-1]  # CXI: x, y, z
     return None
 
 
 def find_energy(file: h5py.File) -> float | None:
     """Return the photon energy [eV] of a CXI file; None if it has none."""
-    dataset = get_dataset(file, CXI_ENERGY)
+    dataset = get_own_dataset(file, CXI_ENERGY)
     if dataset is None or dataset.size != 1 or dataset.dtype.kind not in NUMERIC_KINDS:
         return None
     return float(np.asarray(dataset[()]).reshape(())) / JOULE_PER_EV
@@ -92,7 +136,7 @@ def _nexus_signal(file: h5py.File) -> str:
         signal = _attribute(group, "signal")
         if signal:
             return f"{group.name}/{signal}".lstrip("/")
-        child = group.get(_attribute(group, "default") or "\0")
+        child = lookup(group, _attribute(group, "default") or "\0")
         if not isinstance(child, h5py.Group):
             break
         group = child
@@ -121,10 +165,7 @@ def _walk(
     """Yield every group and dataset once, datasets behind soft and external links too."""
     for name in group:
         path = f"{prefix}{name}"
-        try:
-            node = group.get(name)
-        except (KeyError, OSError, ValueError):
-            continue
+        node = lookup(group, name)
         hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
         if isinstance(node, h5py.Dataset):
             if hard or node.file.filename != group.file.filename:

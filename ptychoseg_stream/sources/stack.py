@@ -26,6 +26,9 @@ from .discovery import (
 
 FILTERS = hdf5plugin.PLUGIN_PATH  # importing it is what registers the filters of detectors
 
+# What h5py raises when it walks through a file with damaged groups, links or attributes.
+_DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+
 
 class FrameStack(Sequence[NDArray[Any]]):
     """Frames of one dataset; reads what is asked for and nothing else.
@@ -44,6 +47,11 @@ class FrameStack(Sequence[NDArray[Any]]):
         Photon energy [eV].
     resources : contextlib.ExitStack, optional
         What `close` releases.
+
+    Attributes
+    ----------
+    chunks : tuple of int
+        As the file stores the data; empty if in one piece.
     """
 
     def __init__(
@@ -58,11 +66,17 @@ class FrameStack(Sequence[NDArray[Any]]):
         self._data = data
         self._resources = resources or ExitStack()
         self._outer: tuple[int, ...] = tuple(data.shape[:-2])
+        self.chunks: tuple[int, ...] = tuple(getattr(data, "chunks", None) or ())
         self.name = name
         self.positions = positions
         self.energy = energy
         self.dtype: np.dtype[Any] = data.dtype
         self.shape: tuple[int, int, int] = (prod(self._outer), *data.shape[-2:])
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """``(N,)``, or ``(rows, columns)`` of a scan whose frames are kept as a grid."""
+        return self._outer
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -158,12 +172,15 @@ def open_stack(target: str | PathLike[str]) -> FrameStack:
         return FrameStack(array, str(path))
     with ExitStack() as resources:
         file = resources.enter_context(open_hdf5(path))
-        inner = dataset or find_frames(file)
-        data = _dataset(file, inner)
-        name = f"{path}:/{inner.lstrip('/')}"
-        _check(data, name)
-        positions = find_positions(file, prod(data.shape[:-2]))
-        return FrameStack(data, name, positions, find_energy(file), resources.pop_all())
+        try:
+            inner = dataset or find_frames(file)
+            data = _dataset(file, inner)
+            name = f"{path}:/{inner.lstrip('/')}"
+            _check(data, name)
+            positions, energy = find_positions(file, prod(data.shape[:-2])), find_energy(file)
+        except _DAMAGED as error:
+            raise DatasetError(f"{path}: damaged ({_one_line(error)})") from error
+        return FrameStack(data, name, positions, energy, resources.pop_all())
 
 
 def split_target(target: str | PathLike[str]) -> tuple[Path, str]:
@@ -187,12 +204,12 @@ def open_hdf5(path: Path) -> h5py.File:
         raise DatasetError(f"{path}: not an HDF5 file (nor .npy); give an HDF5, NeXus or CXI file")
     try:
         return h5py.File(path, "r")
-    except OSError:
+    except _DAMAGED:
         try:
             return h5py.File(path, "r", libver="latest", swmr=True)
-        except OSError as error:
+        except _DAMAGED as error:
             raise DatasetError(
-                f"{path}: cannot be opened ({error}); is another program writing it?"
+                f"{path}: cannot be opened ({error}): damaged, or another program writes it"
             ) from error
 
 
@@ -225,3 +242,7 @@ def _check(data: Any, name: str) -> None:
         )
     if 0 in data.shape:
         raise DatasetError(f"{name}: shape {data.shape} is empty; give a dataset with frames")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,169 +1,35 @@
-"""Detectors whose frames carry their number, a labeller and a sink that are simple and real."""
+"""A labeller and a sink that are simple and real; the detectors are in `detectors_support`."""
 
 import json
-import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
-import h5py
 import numpy as np
-from event_model import compose_stream_resource
-from ophyd.sim import NullStatus
+from detectors_support import SHAPE, DatumDetector, InlineDetector, StreamDetector, watermarked
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
+from scans_support import fly
 
 from ptychoseg_stream.node.ports import Account, RunInfo
 from ptychoseg_stream.node.vitals import Progress
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
 
-SHAPE = (12, 16)
-
-
-def watermarked(number: int, shape: tuple[int, int] = SHAPE) -> np.ndarray:
-    """Return a bright disc on a dark ground; the first pixel is the number of the frame."""
-    y, x = np.indices(shape)
-    image = np.where(np.hypot(y - shape[0] / 2, x - shape[1] / 2) < 4, 900, 3).astype(np.uint16)
-    image[0, 0] = number
-    return image
-
-
-class _Device:
-    parent = None
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.count = 0  # frames taken, ever
-
-    def read_configuration(self) -> dict[str, Any]:
-        return {}
-
-    def describe_configuration(self) -> dict[str, Any]:
-        return {}
-
-
-class InlineDetector(_Device):
-    """Puts an image, or a stack of `per_event` images, into each Event."""
-
-    def __init__(self, name: str = "det", per_event: int = 1, break_at: int = -1) -> None:
-        super().__init__(name)
-        self.per_event = per_event
-        self.break_at = break_at
-        self.buffer = np.zeros((per_event, *SHAPE), np.uint16)  # reused, as a driver would
-
-    def trigger(self) -> NullStatus:
-        for n in range(self.per_event):
-            if self.count == self.break_at:
-                raise RuntimeError("the shutter is stuck")
-            self.buffer[n] = watermarked(self.count)
-            self.count += 1
-        return NullStatus()
-
-    def read(self) -> dict[str, Any]:
-        value = self.buffer if self.per_event > 1 else self.buffer[0]
-        return {f"{self.name}_image": {"value": value, "timestamp": time.time()}}
-
-    def describe(self) -> dict[str, Any]:
-        shape = [self.per_event, *SHAPE] if self.per_event > 1 else list(SHAPE)
-        key = {"source": "test", "dtype": "array", "shape": shape, "dtype_numpy": "<u2"}
-        return {f"{self.name}_image": key}
-
-
-class StreamDetector(_Device):
-    """Writes HDF5 in SWMR mode and emits stream_resource and stream_datum; steps or flies."""
-
-    dataset = "/entry/data/data"
-
-    def __init__(self, folder: Path, name: str = "det", per_event: int = 1) -> None:
-        super().__init__(name)
-        self.folder = folder
-        self.per_event = per_event
-        self.missing = 0  # frames at the end of each write that never reach the file
-
-    def stage(self) -> list[Any]:
-        path = self.folder / f"frames with a space {uuid.uuid4()}.h5"
-        self.file = h5py.File(path, "w", libver="latest")
-        self.data = self.file.create_dataset(
-            self.dataset, (0, *SHAPE), np.uint16, maxshape=(None, *SHAPE), chunks=(1, *SHAPE)
-        )
-        self.file.swmr_mode = True
-        self.events = self.told = 0
-        self.bundle = compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=path.as_uri(),
-            data_key=f"{self.name}_image",
-            parameters={"dataset": self.dataset, "chunk_shape": (1, *SHAPE)},
-        )
-        self.assets: list[tuple[str, Any]] = [("stream_resource", self.bundle.stream_resource_doc)]
-        return [self]
-
-    def unstage(self) -> list[Any]:
-        self.file.close()
-        return [self]
-
-    def write(self, events: int) -> None:
-        for n in range(events * self.per_event):
-            if n < events * self.per_event - self.missing:
-                self.data.resize(len(self.data) + 1, axis=0)
-                self.data[-1] = watermarked(self.count)
-            self.count += 1
-        self.data.flush()
-        self.events += events
-
-    def trigger(self) -> NullStatus:
-        self.write(1)
-        return NullStatus()
-
-    def read(self) -> dict[str, Any]:
-        return {}
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            f"{self.name}_image": {
-                "source": "test",
-                "dtype": "array",
-                "dtype_numpy": "<u2",
-                "shape": [self.per_event, *SHAPE],
-                "external": "STREAM:",
-            }
-        }
-
-    describe_collect = describe
-
-    def kickoff(self) -> NullStatus:
-        return NullStatus()
-
-    complete = kickoff
-
-    def get_index(self) -> int:
-        return self.events
-
-    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, Any]]:
-        yield from self.assets
-        self.assets = []
-        if self.events > self.told:
-            indices = {"start": self.told, "stop": self.events}
-            yield "stream_datum", self.bundle.compose_stream_datum(indices=indices)
-            self.told = self.events
-
-
-def fly(detector: StreamDetector, collections: Sequence[int]) -> Iterator[Any]:
-    """Collect so many events at a time while the detector runs freely."""
-
-    @bpp.stage_decorator([detector])
-    @bpp.run_decorator()
-    def plan() -> Iterator[Any]:
-        yield from bps.declare_stream(detector, name="primary", collect=True)
-        yield from bps.kickoff(detector, wait=True)
-        for events in collections:
-            detector.write(events)
-            yield from bps.collect(detector, name="primary")
-        yield from bps.complete(detector, wait=True)
-
-    return plan()
+__all__ = [
+    "SHAPE",
+    "DatumDetector",
+    "FileSink",
+    "InlineDetector",
+    "ListSink",
+    "StreamDetector",
+    "ThresholdLabeller",
+    "adds_up",
+    "describe",
+    "fly",
+    "marks",
+    "segmentation",
+    "watermarked",
+]
 
 
 class ThresholdLabeller:
@@ -173,12 +39,19 @@ class ThresholdLabeller:
         self.fail_at = fail_at
         self.batches: list[list[int]] = []
         self.open_runs: set[str] = set()
+        self.labelled: dict[str, int] = {}  # frames of each open run
 
-    def open(self, run_uid: str) -> None:
+    def open(self, run_uid: str, checkpoint: bytes = b"") -> None:
         self.open_runs.add(run_uid)
+        self.labelled[run_uid] = int(checkpoint or b"0")
+
+    def checkpoint(self, run_uid: str) -> bytes:
+        return str(self.labelled[run_uid]).encode()
 
     def process(self, frames: Sequence[Frame]) -> list[Mask]:
         self.batches.append([frame.index for frame in frames])
+        for frame in frames:
+            self.labelled[frame.run] = frame.index + 1
         return [self._label(frame) for frame in frames]
 
     def _label(self, frame: Frame) -> Mask:
@@ -222,6 +95,9 @@ class ListSink:
 
     def stored(self, run_uid: str) -> int:
         return len(self.masks[run_uid])
+
+    def settled(self, run_uid: str) -> bool:
+        return run_uid in self.accounts or run_uid not in self.runs
 
     def address(self, run_uid: str) -> str:
         return f"memory:{run_uid}"

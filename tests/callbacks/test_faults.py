@@ -54,7 +54,7 @@ def test_what_cannot_be_read_is_named_in_every_row(
             elif change == "dataset":
                 doc["parameters"]["dataset"] = "/entry/other"
             elif change == "mimetype":
-                doc["mimetype"] = "multipart/related;type=image/tiff"
+                doc["mimetype"] = "application/x-unheard-of"
             else:
                 doc["uri"] = "s3://bucket/frames.h5"
         segment(name, doc)
@@ -64,7 +64,7 @@ def test_what_cannot_be_read_is_named_in_every_row(
     named = {
         "file": "/nowhere/at all.h5",
         "dataset": "/entry/other",
-        "mimetype": "multipart/related",
+        "mimetype": "application/x-unheard-of",
         "scheme": "s3://bucket/frames.h5",
     }[change]
     assert [m.status for m in sink.masks[uid]] == ["lost"] * 3
@@ -132,7 +132,7 @@ def test_failing_sink_or_labeller_at_the_end_does_not_stop_the_other(RE: RunEngi
 
 def test_sink_is_closed_as_failed_when_the_labeller_cannot_begin() -> None:
     class Unwilling(ThresholdLabeller):
-        def open(self, run_uid: str) -> None:
+        def open(self, run_uid: str, checkpoint: bytes = b"") -> None:
             raise OSError("no centroids")
 
     sink = ListSink()

@@ -1,8 +1,5 @@
-"""Flavours that no detector of the other tests makes, and files as they are found."""
+"""Flavours that no detector of the other tests makes, and documents as they should not be."""
 
-import subprocess
-import sys
-import threading
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,58 +8,12 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from callbacks_support import watermarked
-from event_model import compose_run, pack_event_page
+from detectors_support import watermarked
+from documents_support import KEY, Documents, first_pixels, stack
+from event_model import pack_datum_page, pack_event_page
 from ptychoseg_callbacks.documents import dropped
-from ptychoseg_callbacks.frames import FinderOptions, FrameFinder
-from ptychoseg_callbacks.readers import SwmrReader, local_path
 
 from ptychoseg_stream.errors import DatasetError
-
-KEY = {"source": "test", "dtype": "array", "shape": [12, 16], "dtype_numpy": "<u2"}
-
-
-class Documents:
-    """One run with one stream, its images under the key `image`."""
-
-    def __init__(self, key: dict[str, Any] | None = None, **options: Any) -> None:
-        self.run = compose_run(uid="run")
-        self.keys = {"image": key or KEY}
-        self.stream = self.run.compose_descriptor(name="primary", data_keys=self.keys)
-        self.finder = FrameFinder(self.run.start_doc, FinderOptions(read_timeout=0.02, **options))
-        assert list(self.finder.of("descriptor", self.stream.descriptor_doc)) == []
-
-    def event(self, value: Any, filled: bool = True) -> dict[str, Any]:
-        return dict(
-            self.stream.compose_event(
-                data={"image": value},
-                timestamps={"image": 12.5},
-                filled={"image": filled},
-                validate=False,
-            )
-        )
-
-    def datum(self, path: Path, start: int, stop: int, **parameters: Any) -> Any:
-        bundle = self.run.compose_stream_resource(
-            mimetype="application/x-hdf5",
-            uri=path.as_uri(),
-            data_key="image",
-            parameters={"dataset": "/frames", **parameters},
-        )
-        assert list(self.finder.of("stream_resource", bundle.stream_resource_doc)) == []
-        return bundle.compose_stream_datum(
-            indices={"start": start, "stop": stop},
-            seq_nums={"start": start + 1, "stop": stop + 1},
-            descriptor=self.stream.descriptor_doc,
-        )
-
-
-def stack(frames: int) -> np.ndarray:
-    return np.stack([watermarked(n) for n in range(frames)])
-
-
-def first_pixels(frames: Any) -> list[int]:
-    return [int(frame.image[0, 0]) for frame in frames]
 
 
 def test_event_pages_are_read_event_by_event() -> None:
@@ -112,10 +63,10 @@ def test_dropped_stack_keeps_the_number_of_its_frames() -> None:
     assert [frame.index for frame in frames] == [0, 1, 2]
 
 
-def test_resource_and_datum_are_answered_by_frames_that_name_them() -> None:
+def test_resource_that_nobody_reads_is_answered_by_frames_that_name_its_spec() -> None:
     docs = Documents({**KEY, "external": "FILESTORE:", "shape": [2, 12, 16]})
     resource = docs.run.compose_resource(
-        spec="AD_TIFF", root="/data", resource_path="x", resource_kwargs={}
+        spec="AD_UNHEARD_OF", root="/data", resource_path="x", resource_kwargs={}
     )
     datum = resource.compose_datum(datum_kwargs={"point_number": 0})
     assert list(docs.finder.of("resource", resource.resource_doc)) == []
@@ -123,8 +74,48 @@ def test_resource_and_datum_are_answered_by_frames_that_name_them() -> None:
     frames = list(docs.finder.of("event", docs.event(datum["datum_id"], filled=False)))
     assert [frame.index for frame in frames] == [0, 1]
     assert all(frame.image is None for frame in frames)
-    assert "AD_TIFF" in frames[0].fault
-    assert "not supported yet" in frames[0].fault
+    assert "AD_UNHEARD_OF" in frames[0].fault
+    assert "databroker.handlers" in frames[0].fault
+
+
+class Counter:
+    """A handler as a facility would install it; makes images of numbers, not of a file."""
+
+    def __init__(self, path: str, base: int) -> None:
+        self.base = base
+
+    def __call__(self, offset: int) -> np.ndarray:
+        return watermarked(self.base + offset)
+
+
+def test_handler_is_asked_with_the_arguments_of_the_datum_and_lost_events_are_had_of_it() -> None:
+    docs = Documents({**KEY, "external": "FILESTORE:"}, handlers={"COUNTER": Counter})
+    resource = docs.run.compose_resource(
+        spec="COUNTER", root="/", resource_path="", resource_kwargs={"base": 40}
+    )
+    assert list(docs.finder.of("resource", resource.resource_doc)) == []
+    frames: list[Any] = []
+    for offset in (3, 1, 4, 1, 5):
+        datum = resource.compose_datum(datum_kwargs={"offset": offset})
+        assert list(docs.finder.of("datum", datum)) == []
+        event = docs.event(datum["datum_id"], filled=False)
+        if offset != 4:
+            frames += docs.finder.of("event", event)
+    assert first_pixels(frames) == [43, 41, 44, 41, 45]
+    assert [frame.refilled for frame in frames] == ["", "", "file", "", ""]
+
+
+def test_page_of_datums_may_come_before_all_events() -> None:
+    docs = Documents({**KEY, "external": "FILESTORE:"}, handlers={"COUNTER": Counter})
+    resource = docs.run.compose_resource(
+        spec="COUNTER", root="/", resource_path="", resource_kwargs={"base": 0}
+    )
+    datums = [resource.compose_datum(datum_kwargs={"offset": n}) for n in range(5)]
+    assert list(docs.finder.of("resource", resource.resource_doc)) == []
+    assert list(docs.finder.of("datum_page", pack_datum_page(*datums))) == []
+    events = [docs.event(datum["datum_id"], filled=False) for datum in datums]
+    frames = list(docs.finder.of("event_page", pack_event_page(*events)))
+    assert first_pixels(frames) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +140,27 @@ def test_long_datum_is_read_in_blocks_as_frames_are_taken(tmp_path: Path) -> Non
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["frames"] = stack(20)
     docs = Documents()
-    frames = docs.finder.of("stream_datum", docs.datum(tmp_path / "f.h5", 0, 10**12), arrived=7.0)
-    taken = list(islice(frames, 22))
-    assert first_pixels(taken[:20]) == list(range(20))
-    assert {frame.image.base.shape[0] for frame in taken[:20] if frame.image is not None} == {16, 4}
-    assert [frame.image is None for frame in taken[20:]] == [True, True]
+    datum = docs.datum(tmp_path / "f.h5", 0, 10**12)
+    frames = docs.finder.of("stream_datum", datum, arrived=7.0)
+    taken = list(islice(frames, 20))
+    assert first_pixels(taken) == list(range(20))
+    assert {frame.image.base.shape[0] for frame in taken if frame.image is not None} == {16, 4}
     assert taken[0].time == 7.0
+    with pytest.raises(DatasetError, match=r"frame 20 is not there.*max_gap"):
+        list(frames)
+    rest = {**datum, "indices": {"start": 20, "stop": 22}, "seq_nums": {"start": 21, "stop": 23}}
+    frames = docs.finder.of("stream_datum", rest)  # not there either, and nothing before them
+    assert [(f.index, f.seq_num, f.attempt) for f in frames] == [(20, 21, 0), (21, 22, 0)]
     docs.finder.close()
+
+
+def test_grid_of_images_in_one_event_is_a_series_of_frames() -> None:
+    docs = Documents({**KEY, "shape": [2, 3, 12, 16]})
+    for value in (stack(6).reshape(2, 3, 12, 16), stack(6).reshape(2, 3, 12, 16).tolist()):
+        frames = list(docs.finder.of("event", docs.event(value)))
+        assert first_pixels(frames) == list(range(6))
+        assert {frame.shape for frame in frames} == {(12, 16)}
+    assert frames[-1].index == 11
 
 
 @pytest.mark.parametrize(("shape", "per"), [((8, 2, 12, 16), 2), ((16, 12, 16), 2)])
@@ -166,9 +171,10 @@ def test_several_frames_per_event_are_rows_or_a_dimension_of_the_file(
         file["frames"] = stack(16).reshape(shape)
     docs = Documents({**KEY, "shape": [per, 12, 16], "external": "STREAM:"})
     frames = list(docs.finder.of("stream_datum", docs.datum(tmp_path / "f.h5", 3, 6)))
-    assert first_pixels(frames) == [6, 7, 8, 9, 10, 11]
-    assert [frame.seq_num for frame in frames] == [4, 4, 5, 5, 6, 6]
-    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4, 5]
+    assert first_pixels(frames) == list(range(12))
+    assert [frame.seq_num for frame in frames] == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+    assert [frame.index for frame in frames] == list(range(12))
+    assert [frame.refilled for frame in frames] == ["file"] * 6 + [""] * 6
     docs.finder.close()
 
 
@@ -202,13 +208,16 @@ def test_frame_of_an_event_has_no_origin() -> None:
     assert frame.origin == ""
 
 
-def test_stream_datum_whose_resource_was_missed_is_told_once(
+def test_stream_datum_whose_resource_was_missed_is_told_once_and_its_frames_are_lost(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     docs = Documents()
-    datum = {**docs.datum(tmp_path / "f.h5", 0, 1), "stream_resource": "unheard of"}
-    assert list(docs.finder.of("stream_datum", datum)) == []
-    assert list(docs.finder.of("stream_datum", datum)) == []
+    frames: list[Any] = []
+    for start in (0, 2):
+        datum = docs.datum(tmp_path / "f.h5", start, start + 2)
+        frames += docs.finder.of("stream_datum", {**datum, "stream_resource": "unheard of"})
+    assert [(frame.index, frame.image) for frame in frames] == [(n, None) for n in range(4)]
+    assert all("unheard of was missed" in frame.fault for frame in frames)
     assert caplog.text.count("unheard of was missed") == 1
 
 
@@ -229,91 +238,3 @@ def test_folder_is_looked_for_where_it_is_mounted_here(tmp_path: Path) -> None:
     frames = docs.finder.of("stream_datum", docs.datum(Path("/detector/share/f.h5"), 0, 2))
     assert first_pixels(frames) == [0, 1]
     docs.finder.close()
-
-
-def test_uris_become_paths() -> None:
-    root_map = {"/a": "/x", "/a/b/": "/y/"}
-    assert local_path("file://localhost/a/c%20d.h5", root_map) == "/x/c d.h5"
-    assert local_path("file:///a/b/c.h5", root_map) == "/y/c.h5"
-    assert local_path("file://some.host/ab/c.h5", root_map) == "/ab/c.h5"
-    assert local_path("/a/plain 100%25.h5", root_map) == "/x/plain 100%25.h5"
-    with pytest.raises(DatasetError, match="only file://"):
-        local_path("http://host/a.h5", root_map)
-
-
-_WRITER = """
-import sys, h5py, numpy
-file = h5py.File(sys.argv[1], "w", libver="latest")
-data = file.create_dataset("frames", (0, 12, 16), "u2", maxshape=(None, 12, 16), chunks=(1, 12, 16))
-file.swmr_mode = True
-for line in sys.stdin:
-    data.resize(len(data) + 1, axis=0)
-    data[-1] = len(data) - 1
-    data.flush()
-    print("written", flush=True)
-"""
-
-
-def test_file_that_another_process_is_writing_is_followed(tmp_path: Path) -> None:
-    path = tmp_path / "growing.h5"
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITER, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as writer:
-        assert writer.stdin is not None
-        assert writer.stdout is not None
-
-        def write() -> None:
-            print("one more", file=writer.stdin, flush=True)
-
-        reader = SwmrReader(str(path), "/frames", timeout=20.0)
-        write()
-        assert first(reader.read(0, 1)) == [0]
-        writer.stdout.readline()
-        later = threading.Timer(0.1, write)
-        later.start()
-        assert first(reader.read(0, 2)) == [0, 1]  # announced before it was written
-        later.join()
-        reader.close()
-        writer.stdin.close()
-
-
-def first(frames: np.ndarray) -> list[int]:
-    return frames[:, 0, 0].tolist()
-
-
-def test_missing_file_costs_one_timeout_and_is_found_when_it_comes(tmp_path: Path) -> None:
-    path = tmp_path / "late.h5"
-    slept: list[float] = []
-    reader = SwmrReader(str(path), "frames", timeout=0.2, sleep=slept.append)
-    for _ in range(3):
-        with pytest.raises(DatasetError, match=r"late\.h5:frames.*root_map"):
-            reader.read(0, 1)
-        assert sum(slept) == pytest.approx(0.2)
-    with h5py.File(path, "w") as file:
-        file["frames"] = stack(2)
-    assert first(reader.read(0, 2)) == [0, 1]
-    assert first(reader.read(1, 5)) == [1]
-    assert sum(slept) == pytest.approx(0.4)  # patient again
-    reader.close()
-
-
-@pytest.mark.parametrize("content", ["group", "image", "text"])
-def test_dataset_that_is_no_stack_of_images_is_refused_by_name(
-    tmp_path: Path, content: str
-) -> None:
-    path = tmp_path / "odd.h5"
-    if content == "text":
-        path.write_text("not HDF5")
-    else:
-        with h5py.File(path, "w") as file:
-            if content == "group":
-                file.create_group("frames")
-            else:
-                file["frames"] = watermarked(0)
-    reader = SwmrReader(str(path), "frames", timeout=0.01)
-    with pytest.raises(DatasetError, match=r"odd\.h5:frames"):
-        reader.read(0, 1)
-    reader.close()

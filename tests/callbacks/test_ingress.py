@@ -145,11 +145,11 @@ def test_next_run_is_labelled_after_one_that_could_not_begin(
     RE: RunEngine, attach: Attach, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Unwilling(ThresholdLabeller):
-        def open(self, run_uid: str) -> None:
+        def open(self, run_uid: str, checkpoint: bytes = b"") -> None:
             if not self.batches:
                 self.batches.append([])
                 raise OSError("not today")
-            super().open(run_uid)
+            super().open(run_uid, checkpoint)
 
     sink = ListSink()
     ingress = attach(Unwilling(), sink)
@@ -160,13 +160,18 @@ def test_next_run_is_labelled_after_one_that_could_not_begin(
 
 
 def test_images_beyond_the_memory_limit_are_accounted_for_as_lost(
-    RE: RunEngine, attach: Attach, caplog: pytest.LogCaptureFixture
+    RE: RunEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    labeller, sink = HeldLabeller(), ListSink()
+    released, sink = threading.Event(), ListSink()
+
+    def build() -> Any:
+        assert released.wait(60)  # until then nobody takes anything
+        return segmentation(sink=sink)
+
     image = 12 * 16 * 2
-    ingress = attach(labeller, sink, WorkerOptions(max_bytes=4 * image))
+    RE.subscribe(ingress := Ingress(ThreadWorker(build, WorkerOptions(max_bytes=4 * image))))
     (uid,) = RE(bp.count([InlineDetector()], 10)).run_start_uids
-    labeller.released.set()
+    released.set()
     assert ingress.wait(20.0)
     masks = sink.masks[uid]
     assert [mask.status for mask in masks] == ["ok"] * 4 + ["lost"] * 6
@@ -178,6 +183,7 @@ def test_images_beyond_the_memory_limit_are_accounted_for_as_lost(
     (uid,) = RE(bp.count([InlineDetector()], 4)).run_start_uids  # memory is free again
     assert ingress.wait(20.0)
     assert sink.accounts[uid].written == 4
+    ingress.close(20.0)
 
 
 def test_document_that_cannot_be_copied_is_counted_and_logged_once_a_run(

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 from ptychoseg_callbacks.frames import FrameFinder
-from ptychoseg_callbacks.open_run import MOST_KINDS, OpenRun, kind_of
+from ptychoseg_callbacks.open_run import OpenRun
+from ptychoseg_callbacks.tally import MOST_KINDS, kind_of
 
 from ptychoseg_stream.science.frame import Frame, Mask
 from ptychoseg_stream.science.records import Alarm, StageRecord

@@ -21,6 +21,7 @@ from callbacks_support import (
 )
 from ophyd.sim import motor
 from ptychoseg_callbacks.frames import FinderOptions
+from ptychoseg_callbacks.loop import Received
 from ptychoseg_callbacks.segmentation import SegmentationOptions
 
 from ptychoseg_stream.science.frame import ClassCode
@@ -201,7 +202,7 @@ def test_batches_wait_for_more_frames_only_until_flush(RE: RunEngine) -> None:
     labeller, sink = ThresholdLabeller(), ListSink()
     segment = segmentation(labeller, sink, SegmentationOptions(batch=3))
     for name, doc in documents[:-1]:
-        for _ in segment.steps(name, doc):
+        for _ in segment.steps(Received(name, doc, 0.0)):
             assert labeller.batches == [[0, 1, 2]]
     assert labeller.batches == [[0, 1, 2]]
     assert segment.vitals().backlog == 2

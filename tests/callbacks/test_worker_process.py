@@ -107,14 +107,18 @@ def test_scan_ends_while_the_child_still_works_on_its_first_frame(
 def test_images_beyond_the_memory_limit_are_accounted_for_as_lost(
     RE: RunEngine, start: Callable[..., ProcessWorker], tmp_path: Path
 ) -> None:
-    (tmp_path / "hold").touch()
-    worker = start(WorkerOptions(max_bytes=4 * 12 * 16 * 2))
-    (uid,) = RE(bp.count([InlineDetector()], 10)).run_start_uids
-    (tmp_path / "hold").unlink()
+    worker = start(WorkerOptions(max_bytes=20 * 12 * 16 * 2))
+    wait_until(lambda: (tmp_path / "pid").exists(), "the child is there")
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    (uid,) = RE(bp.count([InlineDetector()], 40)).run_start_uids
+    os.kill(worker.pid, signal.SIGCONT)
     assert worker.drain(20.0)
     rows = stored(tmp_path, uid)["rows"]
-    assert [status for _, _, status, _ in rows] == ["ok"] * 4 + ["lost"] * 6
-    assert "memory limit" in rows[5][3]
+    kept = [status for _, _, status, _ in rows].count("ok")
+    assert 0 < kept < 20
+    assert [status for _, _, status, _ in rows] == ["ok"] * kept + ["lost"] * (40 - kept)
+    assert "memory limit" in rows[-1][3]
 
 
 def test_child_killed_in_mid_run_costs_that_run_only(

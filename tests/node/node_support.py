@@ -38,6 +38,7 @@ def content(mask: Mask):
         array = getattr(mask, name)
         values[name] = None if array is None else array.tobytes()
     values["stages"] = repr(mask.stages)
+    values["alarms"] = repr(mask.alarms)
     values["quality"] = repr(mask.quality)  # NaN equals itself
     return values
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from beams import QUICK, annulus, frames_of, ring_iou
 from node_support import ALL, OPTIONS, labelled
-from scenes import drawn
+from scenes import counts_of, drawn
+from scipy import ndimage
 
 from ptychoseg_stream.node.node import Node
 from ptychoseg_stream.node.store import MemoryStore
 from ptychoseg_stream.node.trainer import InlineTrainer
 from ptychoseg_stream.science.frame import ClassCode, ValidBit
 from ptychoseg_stream.science.metrics import iou
+from ptychoseg_stream.science.prototypes import TeacherOptions
 from ptychoseg_stream.sim import GoldBalls, simulate
 
 pytestmark = pytest.mark.slow
@@ -198,6 +200,20 @@ def test_pixels_are_uncertain_at_the_edges_of_the_ring_and_certain_elsewhere(sca
         assert mask.confidence[r > 20].min() > 240
         if wrong.any():
             assert mask.confidence[wrong].mean() < mask.confidence[ring_of(mask) & ~wrong].mean()
+
+
+@pytest.mark.parametrize("level", [0.3, 0.5, 0.7])
+def test_teacher_is_uncertain_where_its_own_edge_level_lies(level):
+    ring = annulus((104, 104), (52, 50), 12, 26)
+    teacher = TeacherOptions(edge_level=level)
+    options = replace(SERVED, stages=(), confidence=True, teacher=teacher)
+    images = [counts_of(0.1 + 300.0 * ring, seed, blur=2.0) for seed in range(3)]
+    for mask in labelled(frames_of(images), options):
+        coins = mask.confidence == 128  # what is said is not what is likely
+        assert coins[ring_of(mask)].mean() < 0.02
+        border = ndimage.binary_dilation(ring_of(mask)) & ~ring_of(mask)
+        assert coins[border].mean() < 0.2
+        assert mask.confidence[border].mean() < 185
 
 
 def test_refused_frames_have_no_confidence(scan):

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from tiled.client.container import Container
 
+from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.sinks.connection import Unavailable
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.testing import in_process_tiled
@@ -31,23 +32,31 @@ def no_thread_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> TiledOptions:
+def options() -> TiledOptions:
     return TiledOptions(
         container=f"processed/test-{next(NUMBERS)}",
-        attempts=2,
-        retry_wait=0.001,
-        unsent_folder=str(tmp_path / "unsent"),
+        retry_wait=0.02,
+        retry_longest=0.1,
+        refused_wait=0.2,
     )
 
 
 @pytest.fixture
-def make_sink(root: Container) -> Iterator[Callable[..., TiledSink]]:
+def spool(tmp_path: Path) -> SpoolOptions:
+    return SpoolOptions(str(tmp_path / "spool"), min_free_bytes=0)
+
+
+@pytest.fixture
+def make_sink(root: Container, spool: SpoolOptions) -> Iterator[Callable[..., TiledSink]]:
     sinks: list[TiledSink] = []
 
     def make(
-        options: TiledOptions, client_factory: Callable[[], Container] | None = None
+        options: TiledOptions,
+        client_factory: Callable[[], Container] | None = None,
+        *,
+        spool: SpoolOptions = spool,
     ) -> TiledSink:
-        sinks.append(TiledSink(options, client_factory or (lambda: root)))
+        sinks.append(TiledSink(options, spool, client_factory or (lambda: root)))
         return sinks[-1]
 
     yield make

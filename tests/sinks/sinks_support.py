@@ -1,5 +1,6 @@
 """Masks that can be told apart, and waiting for what another thread does."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from ptychoseg_stream.node.ports import Account, RunInfo
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
 from ptychoseg_stream.science.records import NAN, Alarm, Quality, StageRecord
+from ptychoseg_stream.sinks.segment import load
 
 SHAPE = (6, 8)
 
@@ -112,3 +114,18 @@ def read_file(path: Path | str) -> dict[str, Any]:
         arrays = {name: file[name][:] for name in others}
         texts = {name: file[name].asstr()[()] for name in ("start", "stop") if name in file}
         return {**read_table(path, "internal"), **arrays, **texts, **dict(file.attrs)}
+
+
+def read_spool(folder: Path | str) -> dict[str, Any]:
+    """Arrays and columns of all segments of a run in the spool, and its documents, by name."""
+    batches = [load(path) for path in sorted(Path(folder).glob("rows-*.h5"))]
+    columns: dict[str, Any] = {}
+    for batch in batches:
+        for name, values in batch.table.to_pydict().items():
+            columns.setdefault(name, []).extend(values)
+    blocks = {
+        name: np.concatenate([batch.arrays[name] for batch in batches])
+        for name in (batches[0].arrays if batches else ())
+    }
+    texts = {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
+    return {**columns, **blocks, **texts}

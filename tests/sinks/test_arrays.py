@@ -114,29 +114,14 @@ def test_a_file_stores_them_and_holes_are_gaps(tmp_path):
     assert json.loads(content["bit_legend"]) == bit_legend()
 
 
-def test_a_run_that_goes_to_a_file_half_way_keeps_its_bits(root, options, make_sink):
-    sink = make_sink(replace(options, arrays=("mask", "valid_bits", "confidence")))
-    sink.open(run_info())
-    sink.write("raw-1", [full_mask(index) for index in range(5)])
-    assert sink.drain(30)
-    run = root[options.container][sink.derived_uid("raw-1")]
-    run.delete(recursive=True, external_only=False)
-    sink.write("raw-1", [full_mask(index) for index in range(5, 8)])
-    sink.close("raw-1", account_of(8))
-    assert sink.drain(30)
-    content = read_file(sink.address("raw-1"))
-    assert np.array_equal(content["valid_bits"], [bits_of(index) for index in range(8)])
-    assert (content["confidence"] == 250).all()
-
-
 def test_bits_that_wait_for_the_server_count_against_the_queue(options, make_sink):
-    sink = make_sink(replace(options, queue_bytes=48 * 10))
+    sink = make_sink(replace(options, queue_bytes=48 * 10, batch_seconds=60.0))
     sink.open(run_info())
-    sink.write("raw-1", masks_of(range(7), valid_bits=bits_of(0)))  # 7 x 48 without the bits
-    sink.close("raw-1", account_of(7))
+    for index in range(2):
+        sink.write("raw-1", masks_of([2 * index, 2 * index + 1], valid_bits=bits_of(0)))
+    assert "too slow" in " ".join(sink._runs["raw-1"].told)
+    sink.close("raw-1", account_of(4))
     assert sink.drain(30)
-    assert "too slow" in sink.fault()
-    assert len(read_file(sink.address("raw-1"))["valid_bits"]) == 7
 
 
 def test_memory_gives_bits_and_confidence_like_tiled():

@@ -22,7 +22,7 @@ from sinks_support import (
     indices_in,
     mask_of,
     masks_of,
-    read_file,
+    read_spool,
     run_info,
     stage_of,
     until,
@@ -51,8 +51,8 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name.startswith("ptychoseg_stream")]
 
 
-def test_documents_of_a_run_are_valid_and_hold_no_key(server, options):
-    sink = TiledSink(options, api_key=server.api_key)
+def test_documents_of_a_run_are_valid_and_hold_no_key(server, options, spool):
+    sink = TiledSink(options, spool, api_key=server.api_key)
     info = run_info(sample=f"a sample and {server.api_key}")
     sink.open(replace(info, processing={"command": ["x", f"--key={server.api_key}"]}))
     sink.write("raw-1", masks_of(range(33)))
@@ -82,8 +82,8 @@ def test_documents_of_a_run_are_valid_and_hold_no_key(server, options):
     assert server.api_key not in (server.folder / "config.json").read_text()
 
 
-def test_documents_tell_bits_alarms_and_stages(server, options):
-    sink = TiledSink(options, api_key=server.api_key)
+def test_documents_tell_bits_alarms_and_stages(server, options, spool):
+    sink = TiledSink(options, spool, api_key=server.api_key)
     sink.open(run_info())
     sink.write("raw-1", [mask_of(0, valid_bits=bits_of(0), stages=(stage_of(0),))])
     sink.write("raw-1", [mask_of(1, quality=Quality(), alarms=(alarm_of(1),))])
@@ -112,8 +112,10 @@ def test_documents_tell_bits_alarms_and_stages(server, options):
 
 
 @pytest.mark.filterwarnings(r"ignore:connect\(\) must be used:DeprecationWarning")
-def test_a_websocket_subscriber_sees_rows_arrive_in_order_and_is_told_the_end(server, options):
-    sink = TiledSink(options, api_key=server.api_key)
+def test_a_websocket_subscriber_sees_rows_arrive_in_order_and_is_told_the_end(
+    server, options, spool
+):
+    sink = TiledSink(options, spool, api_key=server.api_key)
     sink.open(run_info())
     assert sink.drain(30)
     seen: list[tuple[int, list[int]]] = []
@@ -140,17 +142,17 @@ def test_a_websocket_subscriber_sees_rows_arrive_in_order_and_is_told_the_end(se
 
 
 @pytest.mark.parametrize("key", ["wrong", ""])
-def test_a_key_that_is_refused_sends_masks_to_a_file_and_the_line_says_what_to_do(
-    server, options, monkeypatch, caplog, key
+def test_a_key_that_is_refused_sends_masks_to_the_spool_and_the_line_says_what_to_do(
+    server, options, spool, monkeypatch, caplog, key
 ):
     monkeypatch.delenv("TILED_API_KEY", raising=False)
     monkeypatch.setenv("MASK_KEY", key)
-    sink = TiledSink(replace(options, api_key_env="MASK_KEY"))
+    sink = TiledSink(replace(options, api_key_env="MASK_KEY"), spool)
     sink.open(run_info())
     sink.write("raw-1", masks_of(range(5)))
     sink.close("raw-1", account_of(5))
     sink.shutdown()
-    assert indices_in(read_file(sink.address("raw-1"))["mask"]) == list(range(5))
+    assert indices_in(read_spool(sink.address("raw-1"))["mask"]) == list(range(5))
     (line,) = lines(caplog)
     assert server.uri in line
     assert "set MASK_KEY to a key with the scopes" in line
@@ -204,25 +206,35 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     assert tmp_path.exists()
 
 
-def test_masks_of_a_run_whose_server_is_killed_are_all_in_a_file(server, options, caplog):
+def test_masks_of_a_run_whose_server_is_killed_wait_and_are_uploaded_when_it_is_back(
+    server, options, spool, caplog
+):
     # The last test of this server.
-    sink = TiledSink(options, api_key=server.api_key)
+    sink = TiledSink(options, spool, api_key=server.api_key)
     sink.open(run_info())
     sink.write("raw-1", masks_of(range(20)))
     assert sink.drain(30)
     assert sink.stored("raw-1") == 20
+    uri, folder = server.uri, server.folder
     server.kill()
     for index in range(20, 50):
         sink.write("raw-1", [mask_of(index)])
     sink.close("raw-1", account_of(50))
     assert sink.drain(60)
-    sink.shutdown()
-    assert indices_in(read_file(sink.address("raw-1"))["mask"]) == list(range(50))
+    assert sink.stored("raw-1") == 50
+    assert sink.settled("raw-1")
+    assert indices_in(read_spool(sink.address("raw-1"))["mask"]) == list(range(20, 50))
     (line,) = lines(caplog)
-    assert "does not answer" in line
+    assert "does not answer" in line or "cannot be reached" in line
     assert server.api_key not in line
-    folder = server.folder
-    assert folder.exists()
+    server.start()
+    assert (server.uri, server.folder) == (uri, folder)
+    assert until(lambda: sink.address("raw-1").startswith("http"), 60)
+    run = server.client()[options.container][sink.derived_uid("raw-1")]
+    assert indices_in(run["primary"].base["mask"].read()) == list(range(50))
+    assert run.stop["account"]["received"] == 50
+    assert until(lambda: list(spool.masks.iterdir()) == [])
+    sink.shutdown()
     server.stop()
     assert not folder.exists()
     with pytest.raises(StoreError, match="not running"):

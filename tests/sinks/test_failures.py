@@ -1,6 +1,5 @@
-"""What becomes of masks when Tiled does not take them; nothing here needs a server."""
+"""What becomes of masks when Tiled does not take them, and when the disk does not either."""
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,12 +8,26 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sinks_support import account_of, indices_in, mask_of, masks_of, read_file, run_info, until
+from sinks_support import (
+    account_of,
+    alarm_of,
+    indices_in,
+    mask_of,
+    masks_of,
+    read_spool,
+    run_info,
+    until,
+)
 from tiled.client.container import Container
 
+from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.sinks.connection import Unavailable
 from ptychoseg_stream.sinks.options import TiledOptions
+from ptychoseg_stream.sinks.spool import waiting
 from ptychoseg_stream.sinks.tiled import TiledSink
+from ptychoseg_stream.sinks.upload import upload_all
+
+DERIVED = "00000000-0000-4000-8000-00000000000d"
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -36,36 +49,56 @@ def released() -> Iterator[threading.Event]:
     event.set()
 
 
-def test_masks_go_to_a_file_when_nobody_listens_and_one_line_says_so(
-    options, dead_port, caplog, monkeypatch
+def in_tiled(sink: TiledSink, uid: str = "raw-1") -> bool:
+    return sink.address(uid).startswith("http")
+
+
+def stored_rows(root: Container, options: TiledOptions, sink: TiledSink, uid: str = "raw-1"):
+    run = root[options.container][sink.derived_uid(uid)]
+    stream = run["primary"].base
+    indices = indices_in(stream["mask"].read())
+    assert stream["internal"].read().seq_num.tolist() == list(range(1, len(indices) + 1))
+    assert stream["valid_bits"].shape[0] == len(indices)
+    return indices
+
+
+def test_masks_wait_in_the_spool_when_nobody_listens_and_one_line_says_so(
+    options, spool, dead_port, caplog, monkeypatch
 ):
-    monkeypatch.setenv("TILED_API_KEY", "secret")
+    monkeypatch.setenv("TILED_API_KEY", "secret-" * 5)
     uri = f"http://127.0.0.1:{dead_port}"
-    sink = TiledSink(replace(options, uri=uri))
+    sink = TiledSink(replace(options, uri=uri), spool)
     sink.open(run_info())
     sink.write("raw-1", masks_of(range(20)))
     sink.write("raw-1", masks_of(range(20, 33)))
     sink.close("raw-1", account_of(33))
     assert sink.drain(30)
-    sink.shutdown()
-    path = sink.address("raw-1")
-    content = read_file(path)
-    assert indices_in(content["mask"]) == list(range(33))
-    assert content["raw_index"] == list(range(33))
-    assert json.loads(content["start"])["original_run_uid"] == "raw-1"
-    assert json.loads(content["stop"])["account"]["received"] == 33
-    (line,) = errors(caplog)
-    assert uri in line
-    assert "cannot be reached" in line
-    assert "raw-1" in line
-    assert path in line
-    assert "secret" not in line
-    assert sink.fault() in line
     assert sink.stored("raw-1") == 33
+    assert sink.settled("raw-1")
+    path = sink.address("raw-1")
+    sink.shutdown()
+    content = read_spool(path)
+    assert indices_in(content["mask"]) == content["raw_index"] == list(range(33))
+    assert content["run"]["raw"] == "raw-1"
+    assert content["run"]["start"]["plan_name"] == "grid_scan"
+    assert content["stop"]["account"]["received"] == 33
+    (line,) = errors(caplog)
+    for part in (uri, "cannot be reached", "raw-1", path):
+        assert part in line
+    assert sink.fault() in line
+    assert "secret" not in line + repr(content)
+    (run,) = waiting(spool)
+    assert (run.raw, run.derived, run.rows, run.closed, run.busy) == (
+        "raw-1",
+        sink.derived_uid("raw-1"),
+        33,
+        True,
+        False,
+    )
 
 
-def test_each_run_that_fails_has_one_line_and_one_file(options, dead_port, caplog):
-    sink = TiledSink(replace(options, uri=f"http://127.0.0.1:{dead_port}"))
+def test_each_run_that_fails_has_one_line_and_one_folder(options, spool, dead_port, caplog):
+    sink = TiledSink(replace(options, uri=f"http://127.0.0.1:{dead_port}"), spool)
     for uid in ("a", "b"):
         sink.open(run_info(uid))
     for index in range(5):
@@ -75,7 +108,7 @@ def test_each_run_that_fails_has_one_line_and_one_file(options, dead_port, caplo
         sink.close(uid, account_of(5))
     sink.shutdown()
     for uid in ("a", "b"):
-        assert indices_in(read_file(sink.address(uid))["mask"]) == list(range(5))
+        assert indices_in(read_spool(sink.address(uid))["mask"]) == list(range(5))
     assert len(errors(caplog)) == 2
 
 
@@ -90,13 +123,15 @@ def test_the_caller_does_not_wait_for_a_server_that_hangs(root, options, make_si
     sink.close("raw-1", account_of(40))
     assert not released.is_set()  # all three came back before the server did
     assert sink.stored("raw-1") == 0
+    assert not sink.settled("raw-1")
     assert sink.drain(0.05) is False
     released.set()
     assert sink.drain(30)
     assert sink.stored("raw-1") == 40
+    assert in_tiled(sink)
 
 
-def test_what_does_not_fit_the_queue_goes_to_a_file_with_all_that_came_before(
+def test_what_does_not_fit_the_queue_is_safe_on_disk_while_the_server_hangs(
     root, options, make_sink, released, caplog
 ):
     def hang() -> Container:
@@ -107,15 +142,14 @@ def test_what_does_not_fit_the_queue_goes_to_a_file_with_all_that_came_before(
     sink.open(run_info())
     for index in range(100):
         sink.write("raw-1", [mask_of(index)])
-    # The ninety that did not fit reach the disk while the server still hangs.
-    assert until(lambda: sink.stored("raw-1") >= 64)
-    assert not released.is_set()
     sink.close("raw-1", account_of(100))
+    assert until(lambda: sink.stored("raw-1") == 100)
+    assert until(lambda: sink.settled("raw-1"))
+    assert not released.is_set()
+    assert "too slow" in errors(caplog)[0]
     released.set()
-    assert sink.drain(30)
-    assert indices_in(read_file(sink.address("raw-1"))["mask"]) == list(range(100))
-    (line,) = errors(caplog)
-    assert "too slow" in line
+    assert until(lambda: in_tiled(sink))
+    assert stored_rows(root, options, sink) == list(range(100))
 
 
 class Outage:
@@ -142,89 +176,213 @@ def outage(root: Container) -> Iterator[Outage]:
     outage.mend()
 
 
-@pytest.mark.parametrize("history", [1 << 20, 0], ids=["remembered", "forgotten"])
-def test_the_file_of_a_run_that_fails_half_way_has_what_tiled_had(
-    root, options, make_sink, outage, caplog, history
-):
-    sink: TiledSink = make_sink(replace(options, history_bytes=history))
-    sink.open(run_info())
-    sink.write("raw-1", masks_of(range(18)))
-    assert sink.drain(30)
-    outage.cut = True
-    for index in range(18, 30):
-        sink.write("raw-1", [mask_of(index)])
-    sink.write("raw-1", [mask_of(31)])
-    sink.close("raw-1", account_of(31))
-    assert sink.drain(30)
-    content = read_file(sink.address("raw-1"))
-    before = list(range(18)) if history else [-1] * 18
-    assert indices_in(content["mask"]) == [*before, *range(18, 30), -1, 31]
-    assert content["status"] == (["ok"] if history else ["lost"]) * 18 + ["ok"] * 12 + [
-        "lost",
-        "ok",
-    ]
-    reason = "" if history else "in Tiled, not in this file"
-    assert content["reason"] == [reason] * 18 + [""] * 12 + ["frame was never announced", ""]
-    assert content["seq_num"] == list(range(1, 33))
-    assert len(errors(caplog)) == 1
-
-
-def test_the_next_run_goes_to_tiled_again_when_the_server_is_back(
-    root, options, make_sink, outage, caplog
+@pytest.mark.parametrize("when", ["start", "middle", "end"])
+def test_a_run_through_an_outage_is_whole_in_tiled_and_leaves_nothing_in_the_spool(
+    root, options, spool, make_sink, outage, caplog, when
 ):
     sink: TiledSink = make_sink(options)
-    sink.open(run_info("a"))
-    sink.write("a", [mask_of(0, "a")])
+    outage.cut = when == "start"
+    sink.open(run_info())
+    sink.write("raw-1", [mask_of(0, alarms=(alarm_of(0),)), *masks_of(range(1, 18))])
     assert sink.drain(30)
-    outage.cut = True
-    sink.write("a", [mask_of(1, "a")])
+    outage.cut = when != "end"
+    for index in range(18, 30):
+        sink.write("raw-1", [mask_of(index, alarms=(alarm_of(index),) if index == 20 else ())])
     assert sink.drain(30)
+    assert sink.stored("raw-1") == 30
+    outage.cut = outage.cut or when == "end"
+    sink.close("raw-1", account_of(30))
+    assert sink.drain(30)
+    assert sink.settled("raw-1")
+    assert not in_tiled(sink)
     outage.cut = False
-    sink.close("a", account_of(2))
-    sink.open(run_info("b"))
-    sink.write("b", [mask_of(0, "b")])
-    sink.close("b", account_of(1))
-    assert sink.drain(30)
-    assert sink.address("b").startswith("http")
-    assert sink.stored("b") == 1
-    stop = root[options.container][sink.derived_uid("a")].stop
-    assert stop["exit_status"] == "fail"
-    assert stop["num_events"] == {"primary": 1}
-    assert sink.address("a") in stop["reason"]
+    assert until(lambda: in_tiled(sink))
+    assert stored_rows(root, options, sink) == list(range(30))
+    run = root[options.container][sink.derived_uid("raw-1")]
+    assert run["alarms"].base["internal"].read().raw_index.tolist() == [0, 20]
+    assert run.stop["num_events"] == {"primary": 30, "alarms": 2}
+    assert run.stop["exit_status"] == "success"
+    assert until(lambda: list(spool.masks.iterdir()) == [])
     assert len(errors(caplog)) == 1
 
 
-def test_a_short_outage_is_not_noticed(root, options, make_sink, outage, caplog):
-    sink: TiledSink = make_sink(replace(options, attempts=50, retry_wait=0.01))
-    sink.open(run_info())
-    assert sink.drain(30)
-    outage.cut = True
-    sink.write("raw-1", masks_of(range(16)))
-    assert until(lambda: sink.fault() != "")
-    outage.cut = False
-    sink.close("raw-1", account_of(16))
-    assert sink.drain(30)
-    run = root[options.container][sink.derived_uid("raw-1")]
-    assert indices_in(run["primary"].base["mask"].read()) == list(range(16))
-    assert errors(caplog) == []
-
-
-def test_a_disk_that_takes_nothing_is_told_in_one_line(
-    options: TiledOptions, tmp_path: Path, dead_port, caplog
+def test_a_run_goes_straight_to_tiled_again_once_it_has_caught_up(
+    root, options, spool, make_sink, outage
 ):
+    sink: TiledSink = make_sink(options)
+    sink.open(run_info())
+    outage.cut = True
+    sink.write("raw-1", masks_of(range(20)))
+    assert sink.drain(30)
+    outage.cut = False
+    assert until(lambda: in_tiled(sink))
+    assert until(lambda: list(spool.masks.iterdir()) == [])
+    sink.write("raw-1", masks_of(range(20, 40)))
+    assert sink.drain(30)
+    assert list(spool.masks.iterdir()) == []
+    assert sink.stored("raw-1") == 40
+    sink.close("raw-1", account_of(40))
+    assert sink.drain(30)
+    assert stored_rows(root, options, sink) == list(range(40))
+
+
+def test_what_a_dead_process_left_is_uploaded_in_the_background_by_the_next(
+    root, options, spool, make_sink, outage
+):
+    outage.cut = True
+    first: TiledSink = make_sink(options)
+    for uid in ("a", "b"):
+        first.open(run_info(uid))
+        first.write(uid, masks_of(range(20), run=uid))
+    first.close("a", account_of(20))
+    first.shutdown()
+    uids = {uid: first.derived_uid(uid) for uid in ("a", "b")}
+    outage.cut = False
+    second: TiledSink = make_sink(options)
+    assert until(lambda: list(spool.masks.iterdir()) == [])
+    runs = {uid: root[options.container][derived] for uid, derived in uids.items()}
+    for run in runs.values():
+        assert indices_in(run["primary"].base["mask"].read()) == list(range(20))
+    assert runs["a"].stop["account"]["received"] == 20
+    assert "stop" not in runs["b"].metadata  # nobody knows how it ended
+    assert second.settled("a")
+
+
+def test_a_folder_of_a_living_process_is_left_alone(root, options, spool, make_sink, outage):
+    outage.cut = True
+    first: TiledSink = make_sink(options)
+    first.open(run_info())
+    first.write("raw-1", masks_of(range(3)))
+    assert first.drain(30)
+    assert [run.busy for run in waiting(spool)] == [True]
+    second: TiledSink = make_sink(options)
+    assert second._desk.routes == []
+    assert upload_all(options, spool, "", 5.0, lambda: root) == []
+    outage.cut = False
+    assert until(lambda: first.address("raw-1").startswith("http"))
+    assert stored_rows(root, options, first) == [0, 1, 2]
+
+
+def test_runs_for_another_server_wait_for_somebody_who_says_where_they_go(
+    root, options, spool, make_sink, dead_port, caplog
+):
+    elsewhere = replace(options, container="other/masks", uri=f"http://127.0.0.1:{dead_port}")
+    first = TiledSink(elsewhere, spool)
+    first.open(run_info())
+    first.write("raw-1", masks_of(range(5)))
+    first.close("raw-1", account_of(5))
+    first.shutdown()
+    caplog.clear()
+    make_sink(options)
+    (line,) = errors(caplog)
+    assert "other/masks" in line
+    assert "`ptychoseg upload`" in line
+    (sent,) = upload_all(options, spool, "", 30.0, lambda: root)
+    assert (sent.raw, sent.rows, sent.why) == ("raw-1", 5, "")
+    assert sent.address.endswith(f"{options.container}/{sent.derived}")
+    assert stored_rows(root, options, first) == list(range(5))
+    assert waiting(spool) == []
+
+
+def test_upload_says_what_still_waits_and_why(options, spool, dead_port):
+    gone = replace(options, uri=f"http://127.0.0.1:{dead_port}")
+    sink = TiledSink(gone, spool)
+    sink.open(run_info())
+    sink.write("raw-1", masks_of(range(5)))
+    sink.shutdown()
+    (left,) = upload_all(gone, spool, "", 5.0)
+    assert "cannot be reached" in left.why
+    assert [run.rows for run in waiting(spool)] == [5]
+    (left.path / "run.json").write_text("{}")
+    (broken,) = upload_all(gone, spool, "", 5.0)
+    assert "run.json" in broken.why
+    assert waiting(spool) == []
+
+
+def test_a_damaged_segment_is_named_and_stays(options, spool, dead_port, make_sink, root, caplog):
+    sink = TiledSink(replace(options, uri=f"http://127.0.0.1:{dead_port}"), spool)
+    sink.open(run_info())
+    sink.write("raw-1", masks_of(range(5)))
+    sink.shutdown()
+    (path,) = Path(sink.address("raw-1")).glob("rows-*.h5")
+    path.write_bytes(path.read_bytes()[:1000])
+    (left,) = upload_all(options, spool, "", 5.0, lambda: root)
+    assert str(path) in left.why
+    assert "move it away" in left.why
+    assert path.exists()
+
+
+# --- the disk -------------------------------------------------------------------------------------
+
+
+def test_a_disk_without_room_is_told_once_and_the_run_goes_on_when_tiled_is_back(
+    root, options, make_sink, outage, spool, caplog
+):
+    full = replace(spool, min_free_bytes=1 << 60)
+    sink: TiledSink = make_sink(options, spool=full)
+    outage.cut = True
+    sink.open(run_info())
+    sink.write("raw-1", masks_of(range(40)))
+    assert until(lambda: "not safe" in sink.fault())
+    assert "masks of run raw-1 are not safe: free space on the disk of" in sink.fault()
+    assert sink.drain(0.05) is False
+    assert sink.stored("raw-1") == 0
+    outage.cut = False
+    assert until(lambda: sink.stored("raw-1") == 40)
+    sink.close("raw-1", account_of(40))
+    assert sink.drain(30)
+    assert sink.settled("raw-1")
+    assert stored_rows(root, options, sink) == list(range(40))
+    assert sum("not safe" in line for line in errors(caplog)) == 1
+
+
+def test_what_memory_does_not_hold_either_is_dropped_from_a_row_on_and_can_come_again(
+    root, options, make_sink, outage, spool, caplog
+):
+    full = replace(spool, min_free_bytes=1 << 60)
+    tight = replace(options, queue_bytes=48 * 10, timeout=0.2)
+    sink: TiledSink = make_sink(tight, spool=full)
+    outage.cut = True
+    sink.open(replace(run_info(), derived=DERIVED))
+    for index in range(30):
+        sink.write("raw-1", [mask_of(index)])
+    sink.close("raw-1", account_of(30))
+    assert until(lambda: "not safe" in sink.fault())
+    outage.cut = False
+    assert until(lambda: sink.stored("raw-1") > 0)
+    kept = sink.stored("raw-1")
+    assert 0 < kept < 30
+    assert until(lambda: in_tiled(sink))
+    assert not sink.settled("raw-1")
+    stop = root[options.container][DERIVED].stop
+    assert stop["exit_status"] == "fail"
+    assert f"rows from row {kept} on were dropped" in stop["reason"]
+    assert stop["account"]["dropped"] == 30 - kept
+    assert any(f"rows from {kept} on are dropped" in line for line in errors(caplog))
+    sink.shutdown()
+    again: TiledSink = make_sink(options)
+    again.open(replace(run_info(), derived=DERIVED, resumed=True))
+    again.write("raw-1", masks_of(range(30)))
+    again.close("raw-1", account_of(30))
+    assert again.drain(30)
+    assert stored_rows(root, options, again) == list(range(30))
+    assert root[options.container][DERIVED].stop["exit_status"] == "success"
+    assert again.settled("raw-1")
+
+
+def test_a_folder_that_cannot_be_made_is_named(options: TiledOptions, tmp_path: Path, dead_port):
     (tmp_path / "file").write_text("in the way")
-    folder = str(tmp_path / "file" / "unsent")
-    sink = TiledSink(replace(options, uri=f"http://127.0.0.1:{dead_port}", unsent_folder=folder))
+    spool = SpoolOptions(str(tmp_path / "file" / "spool"), min_free_bytes=0)
+    sink = TiledSink(replace(options, uri=f"http://127.0.0.1:{dead_port}", timeout=0.5), spool)
     sink.open(run_info())
     sink.write("raw-1", masks_of(range(3)))
-    sink.close("raw-1", account_of(3))
+    assert until(lambda: "not safe" in sink.fault())
+    assert str(tmp_path / "file") in sink.fault()
     sink.shutdown()
-    assert len(errors(caplog)) == 2
-    assert folder in errors(caplog)[1]
-    assert folder in sink.fault()
+    assert sink.stored("raw-1") == 0
 
 
-def test_a_run_that_was_deleted_goes_to_a_file_and_the_others_go_on(
+def test_a_run_that_was_deleted_comes_back_with_the_rows_that_are_left(
     root, options, make_sink, caplog
 ):
     sink: TiledSink = make_sink(options)
@@ -236,13 +394,11 @@ def test_a_run_that_was_deleted_goes_to_a_file_and_the_others_go_on(
     for uid in ("a", "b"):
         sink.write(uid, masks_of(range(3, 6), run=uid))
         assert sink.drain(30)
-    sink.open(run_info("c"))
-    for uid in ("a", "b", "c"):
+    assert sink.stored("a") == 6
+    for uid in ("a", "b"):
         sink.close(uid, account_of(6))
     assert sink.drain(30)
-    assert indices_in(read_file(sink.address("a"))["mask"]) == list(range(6))
-    assert [sink.stored(uid) for uid in ("a", "b", "c")] == [6, 6, 0]
-    assert sink.address("b").startswith("http")
-    assert sink.address("c").startswith("http")
-    (line,) = errors(caplog)
-    assert "has no such node (404)" in line
+    assert until(lambda: in_tiled(sink, "a"))
+    assert stored_rows(root, options, sink, "a") == [-1, -1, -1, 3, 4, 5]
+    assert stored_rows(root, options, sink, "b") == list(range(6))
+    assert "has no such node (404)" in errors(caplog)[0]

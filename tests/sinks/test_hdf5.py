@@ -6,22 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sinks_support import account_of, indices_in, mask_of, masks_of, read_file, run_info, until
+from sinks_support import account_of, indices_in, mask_of, masks_of, read_file, run_info
 
 from ptychoseg_stream.errors import StoreError
 from ptychoseg_stream.node.ports import Sink
 from ptychoseg_stream.science.frame import legend
-from ptychoseg_stream.sinks.derived import Derived
 from ptychoseg_stream.sinks.hdf5 import HDF5Sink
 from ptychoseg_stream.sinks.memory import MemorySink
-from ptychoseg_stream.sinks.rows import COLUMNS, Row
+from ptychoseg_stream.sinks.rows import COLUMNS
 
 
 @pytest.fixture
 def sink(tmp_path):
-    sink = HDF5Sink(tmp_path / "masks", batch_rows=8, batch_seconds=0.05)
-    yield sink
-    sink.shutdown()
+    return HDF5Sink(tmp_path / "masks")
 
 
 def test_a_file_has_masks_columns_and_documents(sink, tmp_path):
@@ -52,26 +49,29 @@ def test_a_file_has_masks_columns_and_documents(sink, tmp_path):
 def test_rows_are_on_disk_while_the_run_is_open(sink):
     sink.open(run_info())
     sink.write("raw-1", masks_of(range(3)))
-    assert until(lambda: sink.stored("raw-1") == 3)
     assert indices_in(read_file(sink.address("raw-1"))["mask"]) == [0, 1, 2]
-    assert sink.fault() == ""
+    assert sink.stored("raw-1") == 3
+    assert not sink.settled("raw-1")
+    sink.close("raw-1", account_of(3))
+    assert sink.settled("raw-1")
 
 
-def test_rows_go_where_their_index_says_in_whatever_order_they_come(sink):
-    derived = Derived.of(run_info(), lambda: 1.0)
-    sink.begin(derived, elsewhere=2)
-    for indices in ([7, 8], [3], [5, 4]):
-        sink.add(derived, [Row(mask, 2.0) for mask in masks_of(indices)])
-        assert sink.drain(30)
-    sink.end(derived, account_of(5))
-    assert sink.drain(30)
-    content = read_file(sink.path(derived))
-    assert indices_in(content["mask"]) == [-1, -1, -1, 3, 4, 5, -1, 7, 8]
-    assert content["raw_index"] == list(range(9))
-    assert content["status"] == ["lost"] * 3 + ["ok"] * 3 + ["lost"] + ["ok"] * 2
-    assert content["reason"][:3] == ["in Tiled, not in this file"] * 2 + [
-        "frame was never announced"
-    ]
+def test_holes_are_lost_rows_and_repeats_stay_out(sink):
+    sink.open(run_info())
+    for indices in ([1], [3, 2], [5]):
+        sink.write("raw-1", masks_of(indices))
+    sink.close("raw-1", account_of(5))
+    content = read_file(sink.address("raw-1"))
+    assert indices_in(content["mask"]) == [-1, 1, -1, 3, -1, 5]
+    assert content["raw_index"] == list(range(6))
+    assert content["status"] == ["lost", "ok", "lost", "ok", "lost", "ok"]
+    assert content["reason"][0] == "frame was never announced"
+
+
+def test_a_disk_that_takes_nothing_is_an_error_that_names_the_file(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot be written"):
+        HDF5Sink(tmp_path / "file" / "masks").open(run_info())
 
 
 def test_runs_may_be_interleaved_or_empty(sink):

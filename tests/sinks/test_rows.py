@@ -12,7 +12,6 @@ from ptychoseg_stream.errors import ProfileError
 from ptychoseg_stream.science.frame import ClassCode
 from ptychoseg_stream.sinks.arrays import stack
 from ptychoseg_stream.sinks.derived import STREAM, Derived, array_keys, column_keys
-from ptychoseg_stream.sinks.history import History
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.rows import (
     COLUMNS,
@@ -35,7 +34,17 @@ def test_intake_fills_holes_and_refuses_repeats():
     assert taken(intake, 0, 3) == [(0, "ok"), (1, "lost"), (2, "lost"), (3, "ok")]
     assert taken(intake, 3, 1) == []
     assert taken(intake, 4) == [(4, "ok")]
-    assert (intake.next, intake.filled, intake.repeated) == (5, 2, 2)
+    assert (intake.next, intake.repeated) == (5, 2)
+
+
+def test_intake_of_a_resumed_run_begins_anywhere_and_says_nothing_of_rows_that_are_stored():
+    intake = Intake(resumed=True)
+    assert taken(intake, 7, 9) == [(7, "ok"), (8, "lost"), (9, "ok")]
+    again = Intake(stored=9, resumed=True)
+    assert taken(again, 7, 8) == []
+    assert again.repeated == 0
+    assert taken(again, 9, 9) == [(9, "ok")]
+    assert again.repeated == 1
 
 
 def test_a_hole_of_a_million_rows_is_made_row_by_row():
@@ -74,26 +83,6 @@ def test_a_class_map_that_is_missing_is_all_invalid():
     row = fitted(Row(mask_of(1), 0.0), (6, 8))
     assert (stack([row], "student", (6, 8)) == ClassCode.INVALID).all()
     assert np.array_equal(stack([row], "teacher", (6, 8))[0], row.mask.classes)
-
-
-def test_history_gives_back_what_it_was_given_and_forgets_the_oldest():
-    rows = [
-        Row(mask_of(index, alternatives={"student": mask_of(index + 1).classes}), 0.0)
-        for index in range(100)
-    ]
-    history = History(1 << 20)
-    history.add(rows)
-    found = [row for batch in history.batches() for row in batch]
-    assert history.dropped == 0
-    for row, other in zip(rows, found, strict=True):
-        assert np.array_equal(row.mask.classes, other.mask.classes)
-        assert np.array_equal(row.mask.alternatives["student"], other.mask.alternatives["student"])
-        assert row.mask.frame is other.mask.frame
-    small = History(10_000)
-    small.add(rows)
-    kept = [row.mask.frame.index for batch in small.batches() for row in batch]
-    assert 0 < len(kept) < 100
-    assert kept == list(range(small.dropped, 100))
 
 
 def test_documents_are_valid_whatever_the_raw_start_holds():
@@ -139,6 +128,9 @@ def test_documents_are_valid_whatever_the_raw_start_holds():
         ({"batch_rows": 0}, "batch_rows is 0"),
         ({"batch_seconds": 0.0}, "batch_seconds is 0.0"),
         ({"retry_wait": -1.0}, "retry_wait is -1.0"),
+        ({"retry_longest": 0.1}, "retry_longest is 0.1"),
+        ({"refused_wait": 0.0}, "refused_wait is 0.0"),
+        ({"queue_bytes": -1}, "queue_bytes is -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(bad, hint):

@@ -14,17 +14,16 @@ from sinks_support import (
     classes_of,
     mask_of,
     masks_of,
-    read_file,
     run_info,
 )
 
 from ptychoseg_stream.errors import StoreError
+from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.science.frame import Mask
-from ptychoseg_stream.sinks.derived import Derived
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sinks.hdf5 import HDF5Sink
 from ptychoseg_stream.sinks.options import TiledOptions
-from ptychoseg_stream.sinks.rows import COLUMNS, Row
+from ptychoseg_stream.sinks.rows import COLUMNS
 from ptychoseg_stream.sinks.stored import StoredRun, open_stored
 from ptychoseg_stream.sinks.tiled import TiledSink
 
@@ -52,8 +51,11 @@ def check_run(run: StoredRun, n: int, uid: str) -> None:
     assert run.uid == uid
     assert run.start["original_run_uid"] == "raw-1"
     assert json.loads(json.dumps(run.start))["processing"]["versions"] == {"torch": "2.6"}
-    assert run.raw_source == ORIGIN
+    assert (run.raw_source, run.raw_stream, run.raw_data_key) == (ORIGIN, "primary", "image")
     assert set(run.arrays) == {"mask", "valid_bits"}
+    assert run.lengths == {"mask": n, "valid_bits": n}
+    assert json.loads(json.dumps(run.stop))["account"]["received"] == n
+    assert run.stop["num_events"] == {"primary": n}
     assert set(COLUMNS) <= set(run.table)
     assert run.table["raw_index"] == list(range(n))
     assert run.table["shift_y"] == [0.25] * n
@@ -67,16 +69,12 @@ def check_run(run: StoredRun, n: int, uid: str) -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def written(folder: Path, n: int = 40, elsewhere: int = 0) -> Path:
-    """A file with the rows from `elsewhere` on: those before it are in Tiled."""
+def written(folder: Path, n: int = 40) -> Path:
     sink = HDF5Sink(folder)
-    derived = Derived.of(run_info(), lambda: 5.0)
-    sink.begin(derived, elsewhere)
-    sink.add(derived, [Row(mask, 5.0) for mask in masks(n)[elsewhere:]])
-    sink.end(derived, account_of(n))
-    sink.shutdown()
-    assert sink.fault() == ""
-    return sink.path(derived)
+    sink.open(run_info())
+    sink.write("raw-1", masks(n))
+    sink.close("raw-1", account_of(n))
+    return Path(sink.address("raw-1"))
 
 
 def test_file_of_a_run_is_read_back(tmp_path):
@@ -103,11 +101,12 @@ def test_rows_never_announced_are_lost_rows(tmp_path):
         assert run.raw_source == ""
 
 
-def test_file_of_a_run_whose_beginning_is_in_tiled_is_refused(tmp_path):
-    """A row depends on all those before it."""
-    path = written(tmp_path, 8, elsewhere=3)
-    assert read_file(path)["reason"][2] == "in Tiled, not in this file"
-    assert refused(path).startswith(f"{path} is not the whole run: rows 0 to 2 are in Tiled; ")
+def test_run_without_an_end_has_no_stop_document(tmp_path):
+    sink = HDF5Sink(tmp_path)
+    sink.open(run_info())
+    sink.write("raw-1", masks_of(range(2)))
+    with open_stored(sink.address("raw-1"), TiledOptions(), "") as run:
+        assert run.stop == {}
 
 
 def test_file_that_is_no_run_is_refused(tmp_path):
@@ -131,7 +130,8 @@ def test_what_goes_wrong_with_an_open_run_is_not_blamed_on_its_store(tmp_path):
 
 def send(server: EmbeddedTiled, options: TiledOptions, n: int) -> str:
     """Store a run of n rows; return its uid."""
-    sink = TiledSink(options, api_key=server.api_key)
+    spool = SpoolOptions(str(server.folder.parent / "spool"), min_free_bytes=0)
+    sink = TiledSink(options, spool, api_key=server.api_key)
     sink.open(run_info())
     sink.write("raw-1", masks(n))
     sink.close("raw-1", account_of(n))
@@ -158,7 +158,7 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("demo")
     with EmbeddedTiled(folder / "tiled") as server:
-        options = TiledOptions(uri=server.uri, unsent_folder=str(folder / "unsent"))
+        options = TiledOptions(uri=server.uri)
         uids = tuple(send(server, options, n) for n in (3, 20))
         yield Served(folder, server, options, uids)
 
@@ -205,7 +205,7 @@ def test_folder_of_a_demo_gives_its_newest_run_once_nobody_else_serves_it(tmp_pa
     folder = tmp_path / "demo" / "tiled"
     with EmbeddedTiled(folder) as server:
         assert f"{folder} holds no run" in refused(folder)
-        options = TiledOptions(uri=server.uri, unsent_folder=str(tmp_path / "unsent"))
+        options = TiledOptions(uri=server.uri)
         _, newest = (send(server, options, n) for n in (3, 20))
         busy = refused(folder)
         assert f"{folder}: its tables cannot be read; if another program serves them" in busy

@@ -108,6 +108,10 @@ def test_start_and_stop_say_where_masks_come_from_and_what_became_of_the_frames(
         "written": 3,
         "refused": {"empty": 2},
         "lost": 1,
+        "announced": -1,
+        "refilled": 0,
+        "retaken": 0,
+        "teacher_only": 0,
         "filled": 0,
         "repeated": 0,
         **seen,
@@ -256,22 +260,18 @@ def test_containers_that_exist_are_used_and_missing_ones_are_made(root, options,
     assert len(root[options.container]) == 2
 
 
-def test_rows_are_stored_once_when_the_answer_of_a_request_is_lost(
-    root, options, make_sink, lossy, caplog
-):
-    patient = replace(options, attempts=20)
-    sink = make_sink(patient, lossy(lambda request: request.method in ("PATCH", "POST")))
+def test_rows_are_stored_once_when_the_answer_of_a_request_is_lost(root, options, make_sink, lossy):
+    sink = make_sink(options, lossy(lambda request: request.method in ("PATCH", "POST")))
     sink.open(run_info())
     for index in range(0, 6, 2):
         sink.write("raw-1", masks_of([index, index + 1]))
         assert sink.drain(30)
     sink.close("raw-1", account_of(6))
-    assert sink.drain(30)
+    assert until(lambda: sink.address("raw-1").startswith("http"))
     run = derived(root, options, sink)
     assert indices_in(stored_masks(run)) == list(range(6))
     assert run["primary"].base["internal"].read().raw_index.tolist() == list(range(6))
     assert run.stop["num_events"] == {"primary": 6}
-    assert not [r for r in caplog.records if r.name == "ptychoseg_stream.sinks"]
 
 
 def test_a_run_that_is_not_open_is_an_error_that_names_it(sink):

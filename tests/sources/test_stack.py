@@ -274,6 +274,20 @@ def test_a_damaged_chunk_names_the_frame(file):
             stack[2]
 
 
+@pytest.mark.parametrize("mark", [b"TREE", b"SNOD", b"HEAP"])
+def test_a_file_with_a_damaged_group_is_named(file, mark):
+    file["entry/data/frames"] = FRAMES
+    path = path_of(file)
+    good = path.read_bytes()
+    places = [n for n in range(len(good)) if good.startswith(mark, n)]
+    assert places
+    for place in places:
+        path.write_bytes(good[:place] + b"XXXX" + good[place + 4 :])
+        message = refusal(path)
+        assert message.startswith(f"{path}: ")
+        assert "damaged" in message or "no numeric dataset" in message
+
+
 # ---- real files
 
 

@@ -34,7 +34,8 @@ def profile(tiled: EmbeddedTiled, tmp_path: Path) -> Profile:
     return replace(
         base,
         node=NodeOptions(stages=(0, 5, 10), student=student),
-        tiled=replace(base.tiled, uri=tiled.uri, unsent_folder=str(tmp_path / "unsent")),
+        tiled=replace(base.tiled, uri=tiled.uri),
+        spool=replace(base.spool, folder=str(tmp_path / "spool")),
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from bluesky.run_engine import RunEngine
@@ -21,6 +20,8 @@ from ptychoseg_stream.sim import Scan
 from ptychoseg_stream.sim.detectors import PlayedDetector, PlayedHDF5Detector
 from ptychoseg_stream.sim.plans import fly_frames, ptycho_scan, sample_stage, take_frames
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
+from ptychoseg_stream.sinks.spool import waiting
+from ptychoseg_stream.sinks.upload import upload_all
 
 
 def offline(frames: Any, profile: Profile) -> Any:
@@ -138,7 +139,7 @@ def test_a_server_that_refuses_costs_neither_the_scan_nor_a_mask(
     engine: RunEngine,
     scan: Scan,
     profile: Profile,
-    tmp_path: Path,
+    tiled: EmbeddedTiled,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     attachment = attach_to(replace(profile, own_process=False), "not the key")
@@ -150,10 +151,13 @@ def test_a_server_that_refuses_costs_neither_the_scan_nor_a_mask(
     attachment.close()
     assert len(result) == 1
     assert "TILED_API_KEY" in fault
-    (path,) = (tmp_path / "unsent").glob("*.h5")
-    with h5py.File(path) as file:
-        stacks = [d for d in _datasets(file) if d.ndim == 3 and d.name.endswith("mask")]
-        assert np.array_equal(stacks[0][:], offline(scan.frames, profile))
+    (waits,) = waiting(profile.spool)
+    assert (waits.rows, waits.closed) == (24, True)
+    (sent,) = upload_all(profile.tiled, profile.spool, tiled.api_key, 60)
+    assert sent.why == ""
+    assert not waiting(profile.spool)
+    run = tiled.client()[profile.tiled.container][waits.derived]
+    assert np.array_equal(run["primary"].base["mask"].read(), offline(scan.frames, profile))
 
 
 def test_centroids_are_fitted_once_and_found_again_after_a_restart(
@@ -167,9 +171,3 @@ def test_centroids_are_fitted_once_and_found_again_after_a_restart(
     hashes = [set(r["primary"].base["internal"].read()["centroids_hash"]) for r in runs]
     assert hashes[0] == hashes[1]
     assert len(list((tmp_path / "cache").glob("centroids-*.h5"))) == 1
-
-
-def _datasets(file: h5py.File) -> list[Any]:
-    found: list[Any] = []
-    file.visititems(lambda _, x: found.append(x) if isinstance(x, h5py.Dataset) else None)
-    return found

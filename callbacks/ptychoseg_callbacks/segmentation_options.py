@@ -1,0 +1,30 @@
+"""How documents become masks: groups of frames, limits, times."""
+
+from dataclasses import dataclass, field
+
+from .finder_options import FinderOptions
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationOptions:
+    """How documents become masks.
+
+    Parameters
+    ----------
+    finder : FinderOptions
+        Which images of a run are segmented, and how files are read.
+    batch : int
+        Frames are labelled in groups of up to so many; a group never waits for more to come.
+    max_open_runs : int
+        Beyond it, the run not heard of for longest is taken to have lost its stop document.
+    idle_timeout : float
+        A run whose documents stay away for so long is closed as failed [s].
+    checkpoint_frames : int
+        Most frames to label again after a restart, about.
+    """
+
+    finder: FinderOptions = field(default_factory=FinderOptions)
+    batch: int = 8
+    max_open_runs: int = 16
+    idle_timeout: float = 3600.0
+    checkpoint_frames: int = 256

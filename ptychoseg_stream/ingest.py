@@ -1,0 +1,154 @@
+"""What the commands run and replay do: a node of its own, fed by a source."""
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from ptychoseg_callbacks.feeder import Fed, FeedOptions, feed, stop_on_signals
+from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.source import Source
+from rich.console import Console
+
+from .assemble import build_inbox, build_raw, build_segmentation, with_server
+from .errors import SourceError
+from .node.vitals import Vitals
+from .profile import EMBEDDED, Profile, load_profile
+from .sinks.embedded import EmbeddedTiled
+from .sources.addresses import open_source
+from .sources.replay import ReplayOptions, open_replay
+from .sources.tiled_documents import Wanted
+from .sources.tiled_replay import TiledReplay
+from .sources.tiled_search import Selection
+from .watch import narrated
+
+console = Console(width=None if sys.stdout.isatty() else 120)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayArguments:
+    """As the options of `ptychoseg replay`."""
+
+    targets: Sequence[str]
+    profile: str = "beamline"
+    pace: str = ""
+    limit: int = 0
+    since: str = ""
+    until: str = ""
+    where: Sequence[str] = ()
+
+
+def run_node(address: str, profile_name: str, for_seconds: float = 0.0) -> bool:
+    """Label what a source delivers until Ctrl-C or SIGTERM; return whether all is stored.
+
+    Parameters
+    ----------
+    address : str
+        Of the source.
+    profile_name : str
+        Name or file of the profile.
+    for_seconds : float
+        End after so long [s]; 0: never.
+    """
+    profile = load_profile(profile_name)
+    wanted = Wanted(profile.frames.streams, profile.frames.data_keys)
+    open_source(address, profile.sources, wanted)  # a wrong address is told before all else
+    stopping = threading.Event()
+
+    def source(inbox: Inbox) -> Source:
+        console.print(f"listening to [bold]{address}[/]; Ctrl-C ends", highlight=False)
+        return open_source(address, profile.sources, wanted, inbox.open_runs)
+
+    with ExitStack() as stack:
+        if for_seconds:
+            timer = threading.Timer(for_seconds, stopping.set)
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.cancel)
+        fed = _feed(profile, source, stopping)
+    return _summary(fed)
+
+
+def replay(arguments: ReplayArguments) -> bool:
+    """Label recorded runs; return whether all is stored."""
+    profile = load_profile(arguments.profile)
+    try:
+        source, profile = open_recorded(arguments, profile)
+    except ValueError as error:  # of the options of a source: its text begins with the name
+        raise SourceError(f"--{error}") from error
+    return _summary(_feed(profile, lambda _: source, threading.Event()))
+
+
+def open_recorded(arguments: ReplayArguments, profile: Profile) -> tuple[Source, Profile]:
+    """Return the source of recorded runs, and the profile with the folders it reads from.
+
+    Raises
+    ------
+    SourceError
+        If there is no such run or file, or options do not go together.
+    """
+    tiled = [target for target in arguments.targets if "://" in target]
+    if not tiled:
+        options = ReplayOptions(
+            arguments.pace,
+            arguments.limit,
+            profile.frames.streams,
+            profile.frames.data_keys,
+        )
+        if arguments.since or arguments.until or arguments.where:
+            raise SourceError("--since, --until and --where choose runs of a Tiled server only")
+        source = open_replay(arguments.targets, options)
+        frames = profile.frames
+        roots = (*frames.roots, *map(str, source.folders)) if frames.roots else ()
+        return source, replace(profile, frames=replace(frames, roots=roots))
+    if len(arguments.targets) > 1:
+        raise SourceError("one Tiled address at a time; several runs as ADDRESS/uid,uid")
+    if arguments.pace or arguments.limit:
+        raise SourceError("--pace and --limit are for files; runs of Tiled are read at full speed")
+    wanted = Wanted(profile.frames.streams, profile.frames.data_keys)
+    selection = Selection(arguments.since, arguments.until, _pairs(arguments.where))
+    return TiledReplay(tiled[0], selection, wanted=wanted), profile
+
+
+def _pairs(where: Sequence[str]) -> dict[str, str]:
+    for text in where:
+        if "=" not in text:
+            raise SourceError(f"--where {text}: give key=value, as in plan_name=grid_scan")
+    return dict(text.split("=", 1) for text in where)
+
+
+def _feed(
+    profile: Profile, source_for: Callable[[Inbox], Source], stopping: threading.Event
+) -> Fed:
+    logging.basicConfig(format="ptychoseg: %(message)s", level=logging.WARNING)
+    for name in ("ptychoseg_callbacks.accounts", "ptychoseg_stream.sources"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    with ExitStack() as stack:
+        api_key = ""
+        if profile.tiled.uri == EMBEDDED:
+            server = stack.enter_context(EmbeddedTiled())
+            api_key = server.api_key
+            profile = with_server(profile, server)
+            console.print(
+                f"masks go to an embedded Tiled server, {server.uri}, that ends with this command"
+            )
+        raw = build_raw(profile)
+        if raw is not None:
+            stack.callback(raw.close)
+        inbox = build_inbox(profile, raw)
+        target = build_segmentation(profile, api_key, raw)
+        told: list[Vitals] = [Vitals()]
+        report: Callable[[Vitals], None] = lambda vitals: told.__setitem__(0, vitals)  # noqa: E731
+        stack.enter_context(stop_on_signals(stopping))
+        stack.enter_context(narrated(console, lambda: told[0], period=10.0))
+        return feed(target, source_for(inbox), inbox, stopping, FeedOptions(), report)
+
+
+def _summary(fed: Fed) -> bool:
+    again = f", {fed.duplicates} of them had come before" if fed.duplicates else ""
+    console.print(f"{fed.documents} documents{again}", highlight=False)
+    if not fed.complete:
+        console.print("[red]not all masks are stored[/]; start the same command again to go on")
+    return fed.complete

@@ -1,0 +1,112 @@
+"""The thread that brings runs to Tiled: whose turn it is, and how long to wait after a failure."""
+
+import time
+
+from ..errors import StoreError
+from .connection import Unavailable
+from .courier import Courier
+from .options import TiledOptions
+from .route import Desk, Route
+
+
+class Uploader:
+    """Attends to one run after the other.
+
+    Parameters
+    ----------
+    desk : Desk
+        Where runs come from.
+    courier : Courier
+        Does the work.
+    options : TiledOptions
+        Pauses.
+    secret : str
+        API key, which must not appear in any message.
+    """
+
+    def __init__(
+        self, desk: Desk, courier: Courier, options: TiledOptions, secret: str = ""
+    ) -> None:
+        self._desk = desk
+        self._courier = courier
+        self._options = options
+        self._secret = secret
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._turn = 0
+
+    def run(self) -> None:
+        """Work until the sink is in a hurry to end."""
+        desk = self._desk
+        while True:
+            with desk.change:
+                if desk.hurry:
+                    return
+                route = self._next(time.monotonic())
+                if route is None:
+                    desk.change.wait(self._wait(time.monotonic()))
+                    continue
+            self.attend(route)
+
+    def attend(self, route: Route) -> str:
+        """Do the next thing for a run; return why that failed, empty if it did not."""
+        self._turn += 1
+        route.turn = self._turn
+        try:
+            self._courier.advance(route)
+        except StoreError as error:
+            return self._failed(route, error)
+        self._worked()
+        return ""
+
+    def renew(self) -> None:
+        """Have everything offered to Tiled again, now."""
+        with self._desk.change:
+            self._not_before = 0.0
+            for route in self._desk.routes:
+                route.not_before = 0.0
+            self._desk.change.notify_all()
+
+    def _next(self, now: float) -> Route | None:
+        if now < self._not_before:
+            return None
+        ready = [route for route in self._desk.routes if route.work and route.not_before <= now]
+        # What is in memory only first, and then in turn.
+        return min(ready, key=lambda route: (not route.in_memory, route.turn), default=None)
+
+    def _wait(self, now: float) -> float | None:
+        if now < self._not_before:
+            return self._not_before - now
+        waits = [route.not_before - now for route in self._desk.routes if route.work]
+        return max(0.0, min(waits)) if waits else None
+
+    def _worked(self) -> None:
+        desk = self._desk
+        self._pause = 0.0
+        with desk.change:
+            desk.down = False
+            for route in desk.routes:
+                if route.idle and route.spooling and route.not_before <= time.monotonic():
+                    route.spooling = False  # it has caught up
+            desk.change.notify_all()
+
+    def _failed(self, route: Route, error: StoreError) -> str:
+        desk, options = self._desk, self._options
+        why = str(error)
+        if len(self._secret) >= 8:
+            why = why.replace(self._secret, "***")
+        self._courier.forget(route)
+        now = time.monotonic()
+        with desk.change:
+            desk.fault = why
+            desk.down = isinstance(error, Unavailable)
+            if desk.down:
+                self._pause = min(options.retry_longest, max(options.retry_wait, 2 * self._pause))
+                self._not_before = now + self._pause
+                for other in desk.routes:
+                    if not other.ended and not other.spooling:
+                        desk.divert(other, why)
+            else:
+                route.not_before = now + options.refused_wait
+            desk.divert(route, why)
+        return why

@@ -1,0 +1,92 @@
+import random
+
+import pytest
+from ptychoseg_callbacks.resume import ENDED, Checkpoint, Receipts
+from ptychoseg_callbacks.tally import Tally
+
+from ptychoseg_stream.errors import CheckpointError
+
+
+def test_a_checkpoint_comes_back_as_it_was():
+    tally = Tally(received=5, written=3, lost=1)
+    tally.refused["no beam"] += 1
+    tally.verdicts.update({"annulus": 3, "none": 1})
+    packed = Checkpoint(5, "derived", "digest", b"\x00state\xff", tally.plain()).pack()
+    found = Checkpoint.unpack(packed)
+    assert found == Checkpoint(5, "derived", "digest", b"\x00state\xff", tally.plain())
+    assert Tally.of(found.tally) == tally
+
+
+def test_a_damaged_checkpoint_says_so_and_nothing_else_happens():
+    packed = Checkpoint(5, "derived", "digest", bytes(200), Tally().plain()).pack()
+    generator = random.Random(0)
+    outcomes = set()
+    for _ in range(300):
+        damaged = bytearray(packed)
+        for _ in range(generator.randint(1, 4)):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        cut = bytes(damaged[: generator.randint(0, len(damaged))])
+        try:
+            Checkpoint.unpack(cut)
+            outcomes.add("read")
+        except CheckpointError as error:
+            outcomes.add("refused")
+            assert str(error)
+    assert "refused" in outcomes
+
+
+def test_a_checkpoint_of_another_version_is_refused():
+    packed = Checkpoint(0, "d", "x").pack().replace(b"version\x01", b"version\x02")
+    with pytest.raises(CheckpointError, match="version 2"):
+        Checkpoint.unpack(packed)
+
+
+class Shelf:
+    """Knows how many rows of each run are safe, and which runs are."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self.settled: set[str] = set()
+
+    def __call__(self, run: str, rows: int) -> bool:
+        return run in self.settled if rows == ENDED else self.rows.get(run, 0) >= rows
+
+
+def test_documents_are_told_as_stored_only_up_to_the_first_that_is_not():
+    shelf, receipts = Shelf(), Receipts()
+    for number, run, rows in [(1, "a", 0), (2, "a", 1), (3, "b", 0), (4, "a", 2), (5, "b", 1)]:
+        receipts.add(number, run, rows)
+    assert receipts.stored(shelf) == 1
+    shelf.rows = {"a": 1, "b": 1}
+    assert receipts.stored(shelf) == 3  # 4 is not, though 5 is
+    shelf.rows = {"a": 2, "b": 1}
+    assert receipts.stored(shelf) == 5
+
+
+def test_a_stop_document_is_told_when_all_of_its_run_is_safe():
+    shelf, receipts = Shelf(), Receipts()
+    shelf.rows = {"a": 9}
+    receipts.add(1, "a", 9)
+    receipts.add(2, "a", ENDED)
+    assert receipts.stored(shelf) == 1
+    shelf.settled.add("a")
+    assert receipts.stored(shelf) == 2
+
+
+def test_documents_without_a_number_are_not_told():
+    receipts = Receipts()
+    receipts.add(0, "a", 3)
+    assert receipts.stored(lambda run, rows: True) == 0
+
+
+def test_what_is_remembered_is_bounded_and_never_told_too_early():
+    shelf, receipts = Shelf(), Receipts(most=8)
+    for number in range(1, 1001):
+        receipts.add(number, "ab"[number % 2], number)
+    assert receipts.stored(shelf) == 0
+    shelf.rows = {"a": 4, "b": 3}
+    assert receipts.stored(shelf) == 4
+    shelf.rows = {"a": 999, "b": 999}
+    assert receipts.stored(shelf) < 1000
+    shelf.rows = {"a": 1000, "b": 999}
+    assert receipts.stored(shelf) == 1000
