@@ -149,6 +149,12 @@ def _feed(
 def _summary(fed: Fed) -> bool:
     again = f", {fed.duplicates} of them had come before" if fed.duplicates else ""
     console.print(f"{fed.documents} documents{again}", highlight=False)
+    if fed.left:
+        runs = "run waits" if fed.left == 1 else "runs wait"
+        console.print(
+            f"{fed.left} open {runs} on this disk: start the same command again to go on",
+            highlight=False,
+        )
     if not fed.complete:
         console.print("[red]not all masks are stored[/]; start the same command again to go on")
     return fed.complete

@@ -13,7 +13,16 @@ from hostile_recordings import RECORDINGS
 from hostile_state import JOURNALS, PROFILES, SPOOL
 from hostile_support import Case
 
-CASES: tuple[Case, ...] = (*DOCUMENTS, *FRAMES, *FILES, *PAYLOADS, *RECORDINGS, *JOURNALS, *SPOOL, *PROFILES)
+CASES: tuple[Case, ...] = (
+    *DOCUMENTS,
+    *FRAMES,
+    *FILES,
+    *PAYLOADS,
+    *RECORDINGS,
+    *JOURNALS,
+    *SPOOL,
+    *PROFILES,
+)
 
 
 def cases(*groups: str) -> list[Case]:

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from hostile_support import DROP, KEY, SIDE, Case, Group, Named, Run, Stage, images
 
 Hostile = Callable[[Run], Named]

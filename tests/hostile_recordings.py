@@ -19,8 +19,7 @@ Make = Callable[[Stage], bytes]
 
 def _documents(run: Run) -> list[list[Any]]:
     return [
-        list(each)
-        for each in (run.start(), run.descriptor(), run.event(), run.event(), run.stop())
+        list(each) for each in (run.start(), run.descriptor(), run.event(), run.event(), run.stop())
     ]
 
 

@@ -150,11 +150,15 @@ JOURNALS = (
         lambda stage: pickle.dumps(["event", stage.bomb(), 1.0, 1])
     ), masks=0),
     _journal("a journal with an array of objects in it", _record(lambda stage: encode(["event", {
-        b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1], b"data": pickle.dumps(stage.bomb())
+        b"nd": True, b"type": "|O", b"kind": b"O", b"shape": [1],
+        b"data": pickle.dumps(stage.bomb()),
     }, 1.0, 1])), masks=0),
     _journal("a journal with a record that is no list", _record(encode(7)), masks=0),
-    _journal("a journal with a name that is a list", _record(encode([["event"], {}, 1.0, 1])), masks=0),
-    _journal("a journal with a document that is none", _record(encode(["event", None, "x", None])), masks=0),
+    _journal("a journal with a name that is a list", _record(encode([["event"], {}, 1.0, 1])),
+             masks=0),
+    _journal("a journal with a document that is none", _record(
+        encode(["event", None, "x", None])
+    ), masks=0),
     _journal("a journal that begins with an event", _record(encode(["event", {}, 1.0, 1]), True),
              masks=0),
     _journal("a journal that is a link out of its folder", _replaced_by_link("documents.log"),

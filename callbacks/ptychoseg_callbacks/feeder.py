@@ -66,6 +66,8 @@ class Fed:
         Whether all masks are stored.
     vitals : Vitals
         How things stood at the end.
+    left : int
+        Runs that are open, and wait on disk for the next process.
     """
 
     documents: int
@@ -74,6 +76,7 @@ class Fed:
     exhausted: bool
     complete: bool
     vitals: Vitals
+    left: int = 0
 
 
 def feed(
@@ -164,12 +167,13 @@ class _Feeder:
         self._thread = threading.Thread(target=self._deliver, name="ptychoseg-source", daemon=True)
 
     def run(self, target: Target) -> Fed:
-        complete = False
+        complete, left = False, 0
         try:
             self._thread.start()
             complete = Loop(target, self).run()
         finally:
             self._stopping.set()
+            left = len(self._inbox.open_runs)
             self._inbox.close()
             self._thread.join(self._options.source_timeout)
             if self._thread.is_alive():
@@ -183,6 +187,7 @@ class _Feeder:
             self._exhausted and not self._suspended,
             complete,
             self._vitals,
+            left,
         )
 
     def take(self, timeout: float) -> Message | None:

@@ -41,6 +41,7 @@ class Keeper:
         self._guard = guard
         self._every = every
         self._ended: list[OpenRun] = []  # whose rows are not all safe yet
+        self._left: list[OpenRun] = []  # to the next process
 
     def find(self, run: OpenRun, info: RunInfo) -> Checkpoint | None:
         """Return the checkpoint that an earlier process left, if it can be used; name the run."""
@@ -97,10 +98,11 @@ class Keeper:
             run.waiting = self._taken(run, following)
 
     def keep(self, run: OpenRun) -> None:
-        """Write a checkpoint of this moment, if all rows are safe."""
+        """Write a checkpoint of this moment, as soon as all rows are safe: the run is left."""
         following = run.last.frame.index + 1 if run.last is not None else 0
         if run.journal is not None and following > run.safe:
             run.waiting = self._taken(run, following)
+            self._left.append(run)
             self._save_waiting(run)
 
     def closed(self, run: OpenRun) -> None:
@@ -110,7 +112,7 @@ class Keeper:
 
     def tick(self, runs: Iterable[OpenRun]) -> None:
         """Write checkpoints whose rows are safe by now; forget the journals of settled runs."""
-        for run in runs:
+        for run in (*runs, *self._left):
             self._save_waiting(run)
         for run in [run for run in self._ended if self._sink.settled(run.uid)]:
             self._ended.remove(run)

@@ -10,7 +10,7 @@ from ptychoseg_stream.errors import CheckpointError
 
 from .documents import decode, encode
 
-VERSION = 2
+VERSION = 1
 _SUM = 4  # bytes of the checksum in front
 
 

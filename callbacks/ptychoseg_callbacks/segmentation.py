@@ -253,9 +253,9 @@ class Segmentation:
     def _close(self, run: OpenRun, exit_status: str, reason: str, announced: int = -1) -> None:
         self._label(run)
         account = run.account(exit_status, reason, announced)
-        accounts.log(
-            logging.ERROR if account.imbalance else logging.INFO, "run %s: %s", run.uid, account
-        )
+        level = logging.ERROR if account.imbalance else logging.INFO
+        place = self._sink.address(run.uid) or "no place yet"
+        accounts.log(level, "run %s: %s; masks: %s", run.uid, account, place)
         self._forget(run)
         self._guard.call(
             "close a run of the sink", partial(self._sink.close, run.uid, account), None

@@ -28,6 +28,10 @@ class Refusal(StoreError):
     """The server said no, and will say so again."""
 
 
+class KeyRefused(Refusal):
+    """There is no API key, or the server does not take it."""
+
+
 def connect(uri: str, api_key: str, timeout: float) -> Container:
     """Return a client of a node, without ever asking for credentials on a terminal.
 
@@ -48,7 +52,7 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
     # A proxy named in the environment cannot reach what listens on this machine only.
     direct = httpx.URL(uri).host in LOOPBACK
     # Tiled's own first requests would be repeated for most of a minute: ask once before.
-    httpx.get(uri, timeout=timeout, trust_env=not direct)
+    refuse_trouble(httpx.get(uri, timeout=timeout, trust_env=not direct))
     context, path = Context.from_any_uri(
         uri,
         api_key=api_key or None,
@@ -61,11 +65,11 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
         if not api_key:
             context.api_key = None  # Tiled took TILED_API_KEY, maybe meant for another server
             if context.server_info.authentication.required:
-                raise Refusal("it wants an API key, and there is none")
+                raise KeyRefused("it wants an API key, and there is none")
         try:
             client = from_context(context, node_path_parts=path, remember_me=False)
         except RuntimeError as error:  # what Tiled's client makes of a 401
-            raise Refusal("it does not take the API key") from error
+            raise KeyRefused("it does not take the API key") from error
         undo.pop_all()
         return client
 
@@ -76,11 +80,10 @@ def without_key(uri: str) -> str:
 
 
 def same_server(one: str, other: str) -> bool:
-    """Whether two addresses mean the same server; on this machine, ports change."""
+    """Whether two addresses mean the same server, however this machine is called."""
     first, second = httpx.URL(one), httpx.URL(other)
-    if first.host in LOOPBACK and second.host in LOOPBACK:
-        return True
-    return (first.host, first.port) == (second.host, second.port)
+    local = first.host in LOOPBACK and second.host in LOOPBACK
+    return (local or first.host == second.host) and first.port == second.port
 
 
 def one_attempt(client: httpx.Client) -> None:
@@ -96,11 +99,16 @@ def one_attempt(client: httpx.Client) -> None:
             response = send(*args, **kwargs)
         except httpx.TransportError as error:
             raise Unavailable(_brief(error)) from error
-        if response.status_code >= 500 or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            raise Unavailable(f"{response.status_code} {response.reason_phrase}")
+        refuse_trouble(response)
         return response
 
     client.send = once
+
+
+def refuse_trouble(response: httpx.Response) -> None:
+    """Raise `Unavailable` if a server says that it cannot answer by now."""
+    if response.status_code >= 500 or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        raise Unavailable(f"{response.status_code} {response.reason_phrase}")
 
 
 @contextmanager
@@ -119,11 +127,13 @@ def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
         ) from error
     except httpx.HTTPStatusError as error:
         raise Refusal(_advice(server, error, api_key_env)) from error
-    except Refusal as error:
+    except KeyRefused as error:
         raise Refusal(
             f"Tiled at {server} refuses: {error}; set {api_key_env} to a key with the scopes "
             f"{SCOPES}"
         ) from error
+    except Refusal as error:
+        raise Refusal(f"Tiled at {server}: {error}") from error
     except (
         ValueError,  # includes tiled's Conflicts and what 400 becomes
         LookupError,

@@ -22,6 +22,7 @@ SOFTWARE = "ptychoseg_stream"
 RAW_SOURCE = "raw_source"
 """Metadata key of arrays: ``FILE:dataset`` of the raw frames, where they came from a file."""
 COMMON = {"source": SOFTWARE, "object_name": OBJECT}
+_DEEPEST = 50  # levels of metadata
 EXIT_STATUSES = ("success", "abort", "fail")
 # What a reader searches masks by, besides the uid of the raw run.
 COPIED = {
@@ -62,7 +63,9 @@ class Derived:
     def access_tags(self) -> list[str] | None:
         """Access tags of the raw run, None without any."""
         tags = self.raw.start.get("tiled_access_tags")
-        return [str(tag) for tag in tags] if tags else None
+        if isinstance(tags, str) or not isinstance(tags, list | tuple | set | frozenset):
+            tags = [tags] if tags else []
+        return [str(tag) for tag in tags] or None
 
     def start(self) -> dict[str, Any]:
         """Return the start document."""
@@ -137,18 +140,26 @@ class Derived:
         # What is shorter is no key, and would be found in honest words.
         return text.replace(self.secret, "***") if len(self.secret) >= 8 else text
 
-    def clean(self, value: Any) -> Any:
-        """Return `value` as what a document may hold: no None, NaN, dotted key, key or array."""
+    def clean(self, value: Any, depth: int = _DEEPEST) -> Any:
+        """Return `value` as what a document may hold: no None, NaN, dotted key, key or array.
+
+        Halves of surrogates, which no server takes, become question marks; what is nested deeper
+        than `depth` is left out.
+        """
         if isinstance(value, str):
-            return self.hide(str(value))
+            return self.hide(str(value)).encode("utf-8", "replace").decode()
+        if depth < 0:
+            return "left out: nested too deep"
         if isinstance(value, Mapping):
             return {
-                self.clean(str(key)).replace(".", "_").replace("/", "_"): self.clean(item)
+                self.clean(str(key)).replace(".", "_").replace("/", "_"): self.clean(
+                    item, depth - 1
+                )
                 for key, item in value.items()
                 if item is not None
             }
         if isinstance(value, list | tuple | set | frozenset):
-            return [self.clean(item) for item in value if item is not None]
+            return [self.clean(item, depth - 1) for item in value if item is not None]
         if isinstance(value, np.ndarray | np.generic):
             return self.clean(value.tolist())
         if isinstance(value, float):
@@ -170,7 +181,7 @@ class Derived:
             about["data_session"] = str(about["data_session"])
         metadata = {
             "plan_name": SOFTWARE,
-            "original_run_uid": self.raw.uid,
+            "original_run_uid": self.clean(self.raw.uid),
             **about,
             "processing": {"software": SOFTWARE, **self.clean(self.raw.processing)},
             "class_codes": legend(),

@@ -12,6 +12,8 @@
 
 import io
 import json
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ TEXT = h5py.string_dtype()
 TO_HDF5 = {"bool": np.bool_, "int64": np.int64, "double": np.float64, "string": TEXT}
 CHUNK_BYTES = 1 << 18
 COLUMN_CHUNK = 256
+_LARGEST = 1 << 30  # bytes of one array of a segment; more was not written by us
 
 
 def save(path: Path, batch: Batch) -> None:
@@ -63,15 +66,29 @@ def load(path: Path) -> Batch:
     Raises
     ------
     StoreError
-        If the file is damaged.
+        If the file is damaged, or not one of ours.
     """
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):  # to open a FIFO would take for ever
+            raise ValueError("it is no regular file")
         with h5py.File(path, "r") as file:
             first: Any = file.attrs["first"]
-            notes = {name: _table(file[name]) for name in SIDE_TABLES if name in file}
+            table = _table(_held(file, TABLE))
+            notes = {name: _table(_held(file, name)) for name in SIDE_TABLES if name in file}
             raw = json.loads(str(file.attrs["raw"]))
-            return Batch(int(first), _arrays(file), _table(file[TABLE]), notes, raw)
-    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            batch = Batch(int(first), _arrays(file, table.num_rows), table, notes, raw)
+        _check_name(path, batch)
+        return batch
+    except (
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         raise StoreError(
             f"{path} cannot be read ({error}): move it away, and its rows become lost ones"
         ) from error
@@ -125,13 +142,34 @@ def _extend(data: Any, values: Any) -> None:
     data[rows:] = values
 
 
-def _arrays(file: h5py.File) -> Mapping[str, Pixels]:
-    arrays: dict[str, Any] = {name: file[name] for name in ARRAYS if name in file}
+def _arrays(file: h5py.File, rows: int) -> Mapping[str, Pixels]:
+    arrays: dict[str, Any] = {name: _held(file, name) for name in ARRAYS if name in file}
+    for name, data in arrays.items():
+        odd = data.ndim != 3 or len(data) != rows or data.dtype != ARRAYS[name].dtype
+        if odd or data.nbytes > _LARGEST:
+            raise ValueError(f"{name} is {data.shape} {data.dtype}, and there are {rows} rows")
     return {name: data[:] for name, data in arrays.items()}
 
 
 def _table(group: Any) -> pa.Table:
-    return pa.table({name: _column(data) for name, data in group.items()})
+    return pa.table({name: _column(_held(group, name)) for name in group})
+
+
+def _held(group: Any, name: str) -> Any:
+    """Return a member that is in the file itself: links would open other files."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} is a link")
+    member = group[name]
+    if isinstance(member, h5py.Dataset) and (member.is_virtual or member.external):
+        raise ValueError(f"the values of {name} are in another file")
+    return member
+
+
+def _check_name(path: Path, batch: Batch) -> None:
+    """Refuse a file whose name, which the queue goes by, says other rows."""
+    told = re.fullmatch(r"rows-(\d+)-(\d+)", path.stem)
+    if told and (int(told[1]), int(told[2])) != (batch.first, batch.last):
+        raise ValueError(f"it holds rows [{batch.first}, {batch.last})")
 
 
 def _column(data: Any) -> pa.Array:

@@ -251,10 +251,10 @@ def _segments(folder: Path) -> list[Segment]:
 def _about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / RUN).read_bytes())
-        texts = ("raw", "derived", "server", "container")
-        if all(isinstance(about[key], str) for key in texts) and isinstance(about["start"], dict):
+        texts = all(isinstance(about[k], str) for k in ("raw", "derived", "server", "container"))
+        if texts and isinstance(about["start"], dict) and about["derived"] == folder.name:
             return {**about, "time": float(about["time"]), "processing": dict(about["processing"])}
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{folder / RUN} cannot be read ({error}): move {folder} away") from error
     raise StoreError(f"{folder / RUN} is not that of a run: move {folder} away")
 
@@ -266,7 +266,7 @@ def _ending(folder: Path) -> Ending | None:
     try:
         told = json.loads(path.read_bytes())
         return Ending(Account(**told["account"]), float(told["time"]), dict(told["counts"]))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read ({error}): remove it") from error
 
 

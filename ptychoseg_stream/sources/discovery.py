@@ -7,7 +7,6 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-
 from ptychoseg_callbacks.hdf5_open import led_to
 from ptychoseg_callbacks.paths import Fence
 

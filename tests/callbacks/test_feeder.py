@@ -43,11 +43,35 @@ def test_run_without_a_stop_document_is_closed_when_the_source_ends(journals: Jo
     assert run.end == "the source ended before the stop document came"
 
 
+def test_source_that_is_read_again_from_its_beginning_skips_what_the_dead_process_had_finished(
+    journals: Journals,
+) -> None:
+    done, cut = documents("done", 3), documents("cut", 4)
+    dead = Inbox(journals)
+    for name, doc in cut[:3]:
+        dead.put(name, doc)
+    feed(CountingTarget(), ListSource(done), Inbox(journals, resume=False))
+    dead.close()
+    target = CountingTarget()
+    fed = feed(target, ListSource([*done, *cut]), Inbox(journals))  # the same command again
+    (run,) = target.runs
+    assert (run.raw, run.marks, run.end) == ("cut", [0, 1, 2, 3], "success")
+    assert fed.duplicates == len(done) + 3
+    again = CountingTarget()
+    feed(again, ListSource(done), Inbox(journals))  # nothing was cut off: it is meant
+    assert [run.marks for run in again.runs] == [[0, 1, 2]]
+
+
 def test_feed_that_is_stopped_leaves_its_open_runs_to_the_next_one(journals: Journals) -> None:
     docs = documents("a", 6)
     stopping = threading.Event()
     source = ListSource(docs[:5], waits=True)
-    first = CountingTarget(stopping.set)  # stopped at the first event
+
+    def stop() -> None:  # at the first event, when all five are there
+        assert source.delivered.wait(60)
+        stopping.set()
+
+    first = CountingTarget(stop)
     fed = feed(first, source, Inbox(journals), stopping)
     assert not fed.exhausted
     assert first.was_suspended
@@ -111,9 +135,16 @@ def test_source_waits_for_a_slow_target_where_the_profile_says_so(journals: Jour
 def test_signal_stops_a_feed(journals: Journals, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     stopping = threading.Event()
-    target = CountingTarget(lambda: os.kill(os.getpid(), number) if not stopping.is_set() else None)
+    source = ListSource(documents("a", 3)[:-1], waits=True)
+
+    def stop() -> None:
+        assert source.delivered.wait(60)
+        if not stopping.is_set():
+            os.kill(os.getpid(), number)
+
+    target = CountingTarget(stop)
     with stop_on_signals(stopping):
-        feed(target, ListSource(documents("a", 3)[:-1], waits=True), Inbox(journals), stopping)
+        feed(target, source, Inbox(journals), stopping)
     assert target.was_suspended
     assert target.runs[0].marks == [0, 1, 2]
     assert signal.getsignal(number) is before

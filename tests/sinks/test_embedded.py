@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from bluesky_tiled_plugins import subscribe_to_streams
 from event_model import DocumentNames, schema_validators
@@ -204,6 +206,22 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     with pytest.raises(StoreError, match=r"(?s)did not start.*not a database"):
         EmbeddedTiled(tmp_path).start()
     assert tmp_path.exists()
+
+
+def test_clients_that_append_to_tables_at_the_same_moment_do_not_end_the_server(server):
+    """As a writer of raw runs and a node do; Tiled gives all threads one DuckDB connection."""
+
+    def append(name: str) -> list[int]:
+        table = server.client().create_appendable_table(schema, key=name)
+        for row in range(20):
+            table.append_partition(0, pa.table({"row": [row]}, schema=schema))
+        return table.read()["row"].tolist()
+
+    schema, pid = pa.schema([("row", pa.int64())]), server.pid
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(append, ["raw", "masks", "others"]))
+    assert found == [list(range(20))] * 3
+    assert alive(pid)
 
 
 def test_masks_of_a_run_whose_server_is_killed_wait_and_are_uploaded_when_it_is_back(

@@ -1,11 +1,13 @@
 """A real Tiled server in its own process, shared by the tests of this folder."""
 
+import time
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bluesky.run_engine import RunEngine
+from kills_support import Recorded, content, kill_frames, kill_profile, label_undisturbed, record
 
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.profile import Profile, load_profile
@@ -37,6 +39,25 @@ def profile(tiled: EmbeddedTiled, tmp_path: Path) -> Profile:
         tiled=replace(base.tiled, uri=tiled.uri),
         spool=replace(base.spool, folder=str(tmp_path / "spool")),
     )
+
+
+@pytest.fixture(scope="session")
+def recorded(tiled: EmbeddedTiled, tmp_path_factory: pytest.TempPathFactory) -> Generator[Recorded]:
+    folder = tmp_path_factory.mktemp("recorded")
+    engine = RunEngine({}, context_managers=[])
+    frames, file = kill_frames(), folder / "run.msgpack"
+    raw = record(engine, frames, file)
+    began = time.monotonic()
+    label_undisturbed(kill_profile(folder, tiled, "undisturbed"), file, tiled.api_key)
+    duration = time.monotonic() - began + 2.0
+    expected = content(tiled, "undisturbed", raw)
+    assert len(expected.table) == len(frames)
+    assert len(expected.alarms) > 1
+    assert expected.stages["promoted"].tolist() == [True] * 3
+    yield Recorded(frames, file, raw, expected, duration, folder / "cache")
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+    engine._th.join(10)
+    engine.loop.close()
 
 
 @pytest.fixture

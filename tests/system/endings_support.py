@@ -1,6 +1,5 @@
 """A line from a RunEngine to a sink, with small real parts, and the ways a scan may go."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,7 +171,6 @@ class RawRuns:
 
     def __init__(self) -> None:
         self.documents: list[tuple[str, Document]] = []
-        self.asked = threading.Event()
 
     def __call__(self, name: str, doc: Any) -> None:
         self.documents.append((name, doc))
@@ -192,7 +190,6 @@ class RawRuns:
         ]
 
     def stop_of(self, run_uid: str) -> Mapping[str, Any] | None:
-        self.asked.set()
         stops = [d for name, d in self.documents if name == "stop" and d["run_start"] == run_uid]
         return stops[0] if stops else None
 

@@ -30,6 +30,7 @@ from stored_runs import LENIENT
 from tiled.queries import Key
 
 from ptychoseg_stream.assemble import build_segmentation
+from ptychoseg_stream.errors import CheckpointError
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.profile import Profile, load_profile
@@ -133,6 +134,23 @@ class Content:
     uid: str = field(compare=False)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded run, how it is labelled when nothing disturbs, and how long a replay takes [s]."""
+
+    frames: np.ndarray
+    file: Path
+    raw: str
+    expected: Content
+    duration: float
+    cache: Path
+
+
+def pace(recorded: Recorded) -> str:
+    """Return the pace at which a replay takes as long as it takes to label."""
+    return f"{FRAMES / recorded.duration}"
+
+
 def derived_runs(server: EmbeddedTiled, container: str, raw: str) -> list[Any]:
     """Return the derived runs of a raw run."""
     node: Any = server.client()
@@ -167,7 +185,7 @@ def _rows(table: Any) -> pd.DataFrame:
 
 def assert_same(found: Content, expected: Content, *but: str) -> None:
     """Check that two runs are equal, in all columns but those named."""
-    assert list(found.arrays) == list(expected.arrays)
+    assert set(found.arrays) == set(expected.arrays)
     for name, array in expected.arrays.items():
         differ = [
             i for i in range(len(array)) if not np.array_equal(array[i], found.arrays[name][i])
@@ -199,7 +217,7 @@ def checkpoint_of(profile: Profile, derived: str = "*") -> int:
     """Return the frame that a restart would go on from, of whichever run is furthest."""
     found = [0]
     for path in profile.spool.runs.glob(f"{derived}/checkpoint"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, CheckpointError):
             found.append(Checkpoint.unpack(path.read_bytes()).next)
     return max(found)
 

@@ -52,15 +52,11 @@ class Place:
         spool = SpoolOptions(str(self.folder / "spool"), min_free_bytes=0)
         return TiledSink(self.profile.tiled, spool, api_key=self.tiled.api_key)
 
-    def labelled(self, scan: Recorder, stop: bool = True) -> Any:
+    def labelled(self, scan: Recorder) -> Any:
         """Label a scan into Tiled; return the node of the derived run."""
         line = Line(self.sink(), self.folder / "line")
-        emit(scan.documents if stop else scan.documents[:-1], line)
-        line.settle()
-        if stop:
-            line.close()
-        else:
-            line.segmentation._sink.shutdown()  # as a power cut leaves it
+        emit(scan.documents, line)
+        line.close()
         run = find_derived(self.tiled, self.profile, scan.uid)
         assert run is not None
         return run

@@ -247,6 +247,7 @@ def test_raw_runs_in_tiled_are_looked_for(healthy: Doctor, tiled: EmbeddedTiled)
     assert "no address" in healthy.look()[1]["FAIL raw runs"]
 
 
+@pytest.mark.slow
 def test_a_source_of_0mq_answers_or_does_not(healthy: Doctor) -> None:
     with zmq_proxy() as (_, out):
         assert f"{out} answers" in healthy.look("--source", out)[1]["ok source"]

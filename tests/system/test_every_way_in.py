@@ -205,7 +205,8 @@ def test_a_growing_file_gives_the_same(
 SCANS = ["inline", pytest.param("stepped", marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("kind", SCANS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["inline", "stepped"])
 def test_documents_over_0mq_give_the_same(
     kind: str, world: World, inline: Taken, request: pytest.FixtureRequest
 ) -> None:
@@ -245,7 +246,8 @@ def test_documents_over_kafka_give_the_same(world: World, inline: Taken) -> None
     check_stored(world, profile, inline.uid, inline.thread)
 
 
-@pytest.mark.parametrize("kind", SCANS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["inline", "stepped"])
 def test_a_run_followed_live_in_tiled_gives_the_same(
     kind: str, world: World, inline: Taken, request: pytest.FixtureRequest
 ) -> None:
@@ -260,7 +262,8 @@ def test_a_run_followed_live_in_tiled_gives_the_same(
     check_stored(world, profile, scan.uid, inline.thread)
 
 
-@pytest.mark.parametrize("kind", [*SCANS, pytest.param("flown", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["inline", "stepped", "flown"])
 def test_a_run_replayed_from_tiled_gives_the_same(
     kind: str, world: World, inline: Taken, request: pytest.FixtureRequest
 ) -> None:
@@ -368,15 +371,11 @@ def test_the_command_run_gives_the_same_and_ends_at_sigterm(
         )
         publisher = Publisher(into, serializer=encode)
         try:
-            # Documents that belong to no run, until the node has joined: nothing waits in 0MQ.
-            hello = {"uid": "hello", "time": 1.0}
-            hello_profile = replace(profile)
-
+            # Nothing waits in 0MQ: say hello until the node has joined.
             def heard() -> bool:
-                publisher("start", hello)
-                return find_derived(world.tiled, hello_profile, "hello") is not None
+                publisher("start", {"uid": "hello", "time": 1.0})
+                return find_derived(world.tiled, profile, "hello") is not None
 
-            publisher("stop", {"uid": "x", "run_start": "hello", "exit_status": "abort"})
             assert eventually(heard, 120)
             emit(inline.documents, publisher)
             assert eventually(partial(is_closed, world, profile, inline.uid))

@@ -32,6 +32,7 @@ from ptychoseg_stream.sources.replay import open_replay
 
 MOST_MEMORY = 512 << 20
 WAYS = (by_run_engine, by_source, by_restart)
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -43,9 +44,7 @@ def theatre(tmp_path: Path) -> Iterator[Theatre]:
 
 
 @pytest.fixture(autouse=True)
-def bounded(
-    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
-) -> Iterator[None]:
+def bounded(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Nothing takes much memory, nor tries to: that would be a MemoryError, logged by a guard."""
     with bounded_memory() as memory:
         yield
@@ -65,7 +64,9 @@ def test_there_are_at_least_sixty_cases_and_no_two_have_one_name() -> None:
 @pytest.mark.parametrize(
     ("case", "way"),
     [
-        pytest.param(case, way, id=f"{case.name}, {way.__name__}")
+        pytest.param(
+            case, way, id=f"{case.name}, {way.__name__}", marks=() if way is by_source else SLOW
+        )
         for case in cases("documents", "frames", "files")
         for way in (WAYS if case.group != "files" else [by_source])
         if way is by_run_engine or not case.live_only
@@ -79,6 +80,7 @@ def test_documents_cost_nothing_but_themselves(
     theatre.check_no_journal_is_left()
 
 
+@pytest.mark.slow
 def test_one_node_takes_all_documents_one_after_the_other(theatre: Theatre) -> None:
     ingress = Ingress(ThreadWorker(theatre.segmentation, inbox=theatre.inbox))
     for number, case in enumerate(cases("documents", "frames", "files")):
@@ -168,7 +170,7 @@ def test_journals_that_were_tampered_with_cost_their_own_run_at_most(
     theatre.sink.rows.update(before.rows)
     theatre.feed(ScriptedSource(theatre, go_on, good_run))
     theatre.check(case)
-    said = ("Remove the folder", "cannot go on with the run in", "labelled before", "not open")
+    said = ("Remove the folder", "cannot go on with the run in", "belongs to no open run")
     assert case.masks or any(text in caplog.text for text in said)
     assert (theatre.outside / "secret.raw").read_bytes() == secret
 

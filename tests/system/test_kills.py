@@ -6,8 +6,8 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,18 @@ from kills_support import (
     FRAMES,
     LIMIT,
     STAGES,
-    Content,
     Moment,
+    Recorded,
     assert_nothing_left,
     assert_same,
     checkpoint_of,
     content,
     doomed,
     interleaved,
-    kill_frames,
     kill_profile,
     label_undisturbed,
     moments,
+    pace,
     record,
     running_proxy,
     wait_until,
@@ -46,37 +46,6 @@ from ptychoseg_stream.sim.plans import take_frames
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A recorded run, how it is labelled when nothing disturbs, and how long a replay takes [s]."""
-
-    frames: np.ndarray
-    file: Path
-    raw: str
-    expected: Content
-    duration: float
-    cache: Path
-
-
-@pytest.fixture(scope="module")
-def recorded(tiled: EmbeddedTiled, tmp_path_factory: pytest.TempPathFactory) -> Generator[Recorded]:
-    folder = tmp_path_factory.mktemp("recorded")
-    engine = RunEngine({}, context_managers=[])
-    frames, file = kill_frames(), folder / "run.msgpack"
-    raw = record(engine, frames, file)
-    began = time.monotonic()
-    label_undisturbed(kill_profile(folder, tiled, "undisturbed"), file, tiled.api_key)
-    duration = time.monotonic() - began + 2.0
-    expected = content(tiled, "undisturbed", raw)
-    assert len(expected.table) == len(frames)
-    assert len(expected.alarms) > 1
-    assert expected.stages["promoted"].tolist() == [True] * 3
-    yield Recorded(frames, file, raw, expected, duration, folder / "cache")
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join(10)
-    engine.loop.close()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -221,7 +190,7 @@ def test_what_a_lossy_way_loses_while_a_node_is_dead_is_read_from_the_file(
     with running_proxy() as (into, out):
         command = ["run", "--source", out.replace("tcp", "zmq"), "--profile", path]
         publisher = Publisher(into.removeprefix("tcp://"), serializer=encode)
-        with doomed(command, profile, tmp_path, tiled.api_key) as node:
+        with closing(publisher), doomed(command, profile, tmp_path, tiled.api_key) as node:
 
             def start() -> None:
                 node.start()
@@ -246,7 +215,6 @@ def test_what_a_lossy_way_loses_while_a_node_is_dead_is_read_from_the_file(
             assert node.kill(signal.SIGTERM) == 0
             assert node.kills == 3
             assert max(node.resumed_from) > 0
-        publisher.close()
     found = content(tiled, profile.tiled.container, raw)
     assert_same(found, recorded.expected, "refilled", "raw_seq_num")
     refilled = found.table["refilled"].tolist()
@@ -254,10 +222,6 @@ def test_what_a_lossy_way_loses_while_a_node_is_dead_is_read_from_the_file(
     assert refilled[0] == ""
     assert found.account["refilled"] == refilled.count("file")
     assert_nothing_left(profile, [raw])
-
-
-def pace(recorded: Recorded) -> str:
-    return f"{FRAMES / recorded.duration}"
 
 
 def interrupted(plan: Any, at: Mapping[int, Callable[[], object]]) -> Any:

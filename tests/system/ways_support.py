@@ -1,6 +1,5 @@
 """One scan whose frames cannot be mistaken when turned, and what carries its documents."""
 
-import itertools
 import logging
 import re
 import subprocess
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import confluent_kafka as kafka
@@ -245,11 +243,3 @@ class MockKafka:
     def send(self, topic: str, value: bytes) -> None:
         self.producer.produce(topic, value, key=b"beamline")
         assert self.producer.flush(LIMIT) == 0
-
-
-numbers = itertools.count()
-
-
-def jsonl_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
