@@ -1,16 +1,12 @@
 """The composition root: the only place where parts are wired together."""
 
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.ingress import Ingress
@@ -24,12 +20,12 @@ from tiled.client.container import Container
 
 from .errors import ProfileError
 from .node.node import Node
-from .node.ports import RawStore, RunInfo
+from .node.ports import RawStore
 from .node.store import FolderStore, MemoryStore, Store
-from .node.students import processor
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from .profile import EMBEDDED, Profile, load_profile
-from .science.frame import METHODS, BoolArray, Method
+from .provenance import describe_with
+from .science.frame import METHODS, Method
 from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
@@ -37,16 +33,6 @@ from .sources.pixel_mask import read_pixel_mask
 from .sources.tiled_raw import TiledRaw
 
 CHILD = "ptychoseg_stream.child"
-PACKAGES = (
-    "bluesky",
-    "h5py",
-    "minisom",
-    "numpy",
-    "scikit-learn",
-    "scipy",
-    "tiled",
-    "torch",
-)
 
 
 class Attachment(Ingress):
@@ -242,61 +228,6 @@ def build_segmentation(
 def make_store(profile: Profile) -> Store:
     """Return the cache that a profile asks for."""
     return FolderStore(Path(profile.cache).expanduser()) if profile.cache else MemoryStore()
-
-
-def describe_with(
-    profile: Profile, user: BoolArray | None = None
-) -> Callable[[Mapping[str, Any]], RunInfo]:
-    """Return what a sink is told about a run: its start document and how it is processed.
-
-    Parameters
-    ----------
-    profile : Profile
-    user : ndarray of bool, optional
-        ``(h, w)`` the user's pixel mask.
-    """
-    options = without_none(json.loads(json.dumps(asdict(profile.node))))
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
-    processing = {
-        "software": "ptychoseg_stream",
-        "version": version("ptychoseg-stream"),
-        "profile": profile.name,
-        "trainer": profile.trainer,
-        "options": options,
-        "options_digest": digest,
-        "versions": environment(),
-        # What `ptychoseg reproduce` needs, wherever it is called.
-        "cache": absolute(profile.cache),
-        "pixel_mask": absolute(profile.pixel_mask),
-        "pixel_mask_digest": "" if user is None else digest_of(user),
-    }
-    return lambda start: RunInfo(start["uid"], start, processing)
-
-
-def environment() -> dict[str, str]:
-    """What the last bits of masks depend on: versions of packages, instructions of the processor.
-
-    The latter are named with the widest vector instructions that PyTorch uses, such as AVX2.
-    """
-    versions = {name: version(name) for name in PACKAGES}
-    return {**versions, "processor": processor()}
-
-
-def absolute(target: str) -> str:
-    """Return a folder, FILE or FILE:name with its full path; nothing for nothing."""
-    return str(Path(target).expanduser().absolute()) if target else ""
-
-
-def digest_of(user: BoolArray) -> str:
-    """Return the digest of a pixel mask."""
-    return hashlib.sha256(repr(user.shape).encode() + np.packbits(user).tobytes()).hexdigest()
-
-
-def without_none(value: Any) -> Any:
-    """Drop keys whose value is None: start documents must not hold any."""
-    if isinstance(value, dict):
-        return {k: without_none(v) for k, v in value.items() if v is not None}
-    return value
 
 
 def single_threaded() -> None:

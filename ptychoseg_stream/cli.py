@@ -8,6 +8,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
+from .cli_node import NODE_COMMANDS, ProfileName
 from .errors import PtychosegError
 
 P = ParamSpec("P")
@@ -25,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 Frames = Annotated[str, typer.Argument(help="FILE, FILE:/dataset, sim, sim:strong or sim:drift")]
-ProfileName = Annotated[str, typer.Option("--profile", help="Name or file of a profile.")]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="First so many frames; 0: all.")]
 
 
@@ -174,121 +174,8 @@ def reproduce(
     raise typer.Exit(0 if same else 1)
 
 
-@app.command()
-@reports_errors
-def run(
-    source: Annotated[
-        str,
-        typer.Option(
-            help="Where documents come from: zmq://HOST:PORT (the proxy's out port), "
-            "kafka://BROKER:9092/TOPIC, tiled://HOST:PORT/CONTAINER."
-        ),
-    ],
-    profile: ProfileName = "beamline",
-    seconds: Annotated[float, typer.Option(min=0.0, help="End after so long; 0: never.")] = 0.0,
-) -> None:
-    """Label what a source delivers, in a process of its own, until Ctrl-C or SIGTERM.
-
-    Runs that are open then are gone on with when it is started again with the same profile.
-
-    Next: `ptychoseg doctor --source ADDRESS` if nothing arrives; `ptychoseg audit RUN` afterwards.
-    """
-    from .ingest import run_node
-
-    complete = run_node(source, profile, seconds)
-    raise typer.Exit(0 if complete else 1)
-
-
-@app.command()
-@reports_errors
-def replay(
-    targets: Annotated[
-        list[str],
-        typer.Argument(
-            help="tiled://HOST:PORT/CONTAINER or .../uid; or files of documents (.jsonl, "
-            ".msgpack), files of frames (CXI, NeXus, HDF5, npy; FILE:/dataset), folders of them."
-        ),
-    ],
-    profile: ProfileName = "beamline",
-    pace: Annotated[
-        str, typer.Option(help='Of files: "" full speed, "recorded", or frames per second.')
-    ] = "",
-    limit: Annotated[int, typer.Option(min=0, help="Of files: first so many frames a run.")] = 0,
-    since: Annotated[
-        str, typer.Option(help="Runs of Tiled that began since: 2026-11-01, or 2h, 3d ago.")
-    ] = "",
-    until: Annotated[str, typer.Option(help="Runs of Tiled that began before.")] = "",
-    where: Annotated[
-        list[str] | None, typer.Option(help="Runs of Tiled with key=value in their start document.")
-    ] = None,
-) -> None:
-    """Label recorded runs as if they were taken now; masks go where the profile says.
-
-    Next: `ptychoseg audit RUN` counts again what was stored.
-    """
-    from .ingest import ReplayArguments
-    from .ingest import replay as replay_runs
-
-    arguments = ReplayArguments(targets, profile, pace, limit, since, until, where or ())
-    complete = replay_runs(arguments)
-    raise typer.Exit(0 if complete else 1)
-
-
-@app.command()
-@reports_errors
-def audit(
-    run: Annotated[
-        str,
-        typer.Argument(
-            help="Address of a derived run in Tiled, its uid or that of the raw run, an HDF5 file, "
-            "or the folder of a demo (its newest run)."
-        ),
-    ],
-    profile: ProfileName = "beamline",
-) -> None:
-    """Count a stored run again: rows, arrays, account, the raw run's own counts.
-
-    Exits with 1 if something does not add up.
-
-    Next: `ptychoseg replay` the raw run to label what was missed.
-    """
-    from .inspection import audit_run
-
-    raise typer.Exit(0 if audit_run(run, profile) else 1)
-
-
-@app.command()
-@reports_errors
-def doctor(
-    profile: ProfileName = "beamline",
-    source: Annotated[
-        str, typer.Option(help="Also check this source, as of `ptychoseg run`.")
-    ] = "",
-) -> None:
-    """Check a profile against the world: Tiled and its key, disks, folders, sources, GPU.
-
-    Exits with 1 if something does not work.
-
-    Next: do what the lines say, and `RE.subscribe(attach("my.yml"))` or `ptychoseg run`.
-    """
-    from .inspection import check_profile
-
-    raise typer.Exit(0 if check_profile(profile, source) else 1)
-
-
-@app.command()
-@reports_errors
-def upload(
-    profile: ProfileName = "beamline",
-    seconds: Annotated[float, typer.Option(min=0.0, help="Try for so long.")] = 60.0,
-) -> None:
-    """Bring the masks that wait on this machine's disk to Tiled; nodes do so by themselves.
-
-    Exits with 1 if some still wait.
-    """
-    from .inspection import upload_waiting
-
-    raise typer.Exit(0 if upload_waiting(profile, seconds) else 1)
+for command in NODE_COMMANDS:
+    app.command()(reports_errors(command))
 
 
 @app.command()

@@ -10,12 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from .assemble import digest_of, environment, single_threaded
+from .assemble import single_threaded
 from .errors import CentroidsError, DatasetError, ProfileError, StoreError
 from .evaluation.reproduce import Comparison, Recipe, reproduce
 from .node.options import NodeOptions
 from .node.store import FolderStore, MemoryStore
 from .profile import Profile, load_profile, profile_from
+from .provenance import digest_of, environment
 from .science.frame import BoolArray
 from .science.learning import Student
 from .sinks.stored import StoredRun, open_stored

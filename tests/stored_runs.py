@@ -10,12 +10,13 @@ import numpy as np
 from beams import QUICK
 from numpy.typing import NDArray
 
-from ptychoseg_stream.assemble import describe_with, make_store
+from ptychoseg_stream.assemble import make_store
 from ptychoseg_stream.node.node import Node
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.ports import Account
 from ptychoseg_stream.node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from ptychoseg_stream.profile import Profile
+from ptychoseg_stream.provenance import describe_with
 from ptychoseg_stream.science.frame import Frame, Mask
 from ptychoseg_stream.science.promotion import PromotionOptions
 from ptychoseg_stream.sinks.arrays import ARRAYS

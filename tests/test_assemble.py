@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptychoseg_stream.assemble import PACKAGES, describe_with, digest_of
 from ptychoseg_stream.profile import Profile, load_profile
+from ptychoseg_stream.provenance import PACKAGES, describe_with, digest_of
 
 
 def test_folders_and_files_are_named_in_full(

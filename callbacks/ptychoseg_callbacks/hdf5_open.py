@@ -2,8 +2,8 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,14 +69,18 @@ def open_dataset(
         As h5py, when the file or the dataset is not there (yet), or damaged.
     """
     files = [_open_file(path, locking)]
-    try:
+    with ExitStack() as undo:
+        undo.callback(_close, files)
         walker = _Walker(path, name, files, fence, locking, external_links)
-        return OpenDataset(walker.walk(), walker.path, tuple(files))
-    except BaseException:
-        for file in files:
-            with suppress(RuntimeError):
-                file.close()
-        raise
+        opened = OpenDataset(walker.walk(), walker.path, tuple(files))
+        undo.pop_all()
+    return opened
+
+
+def _close(files: Iterable[h5py.File]) -> None:
+    for file in files:
+        with suppress(RuntimeError):
+            file.close()
 
 
 def led_to(name: str, led_from: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,8 @@ class Hdf5Frames:
         self._options = options
         fence.check(path)
         self._opened = open_dataset(path, name, fence, options.locking)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._opened.close)
             self._dataset = self._opened.dataset
             self._check_type()
             self._storage = storage_of(self._opened, self._where, fence, options)
@@ -64,9 +66,7 @@ class Hdf5Frames:
             self._grows = not self._dataset.external
             self._shape: tuple[int, ...] = self._dataset.shape
             self.most = self._frames_at_once(single)
-        except BaseException:
-            self._opened.close()
-            raise
+            undo.pop_all()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return frames [start, stop), or the first of them that are stored; ``(n, H, W)``."""

@@ -1,8 +1,10 @@
 """Sends what waits in the spool, now, and says what became of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tiled.client.container import Container
@@ -74,50 +76,41 @@ def upload_all(
     list of Uploaded
         One per run that was found.
     """
-    clients: list[Container] = []
+    with ExitStack() as stack:
+        courier = Courier(
+            Desk(spool),
+            client_factory or partial(_connected, stack, options, api_key),
+            without_key(options.uri),
+            options,
+        )
+        return list(_sent(courier, spool, api_key, time.monotonic() + timeout))
 
-    def client() -> Container:
-        if client_factory is not None:
-            return client_factory()
-        if not clients:
-            clients.append(connect(options.uri, api_key, options.timeout))
-        return clients[0]
 
-    desk = Desk(spool)
-    courier = Courier(desk, client, without_key(options.uri), options)
-    end = time.monotonic() + timeout
-    found: list[Uploaded] = []
+def _connected(stack: ExitStack, options: TiledOptions, api_key: str) -> Container:
+    client = connect(options.uri, api_key, options.timeout)
+    stack.callback(client.context.http_client.close)
+    return client
+
+
+def _sent(courier: Courier, spool: SpoolOptions, api_key: str, end: float) -> Iterator[Uploaded]:
+    """Send one run after the other; once the server is gone, say so of the rest."""
     down = ""
-    try:
-        for folder in leftovers(spool):
-            try:
-                route = Route.of_folder(folder, api_key)
-            except StoreError as error:
-                folder.release()
-                found.append(Uploaded("", folder.path.name, folder.path, 0, "", str(error)))
-                continue
-            why, unavailable = ("", False) if not down else (down, True)
-            if not down:
-                why, unavailable = _send(courier, route, end)
-            down = why if unavailable else ""
-            found.append(
-                Uploaded(
-                    route.derived.raw.uid,
-                    route.derived.uid,
-                    folder.path,
-                    route.safe,
-                    route.address,
-                    route.derived.hide(why),
-                )
-            )
-            if route.ended:
-                folder.remove()
-            else:
-                folder.release()
-    finally:
-        for root in clients:
-            root.context.http_client.close()
-    return found
+    for folder in leftovers(spool):
+        try:
+            route = Route.of_folder(folder, api_key)
+        except StoreError as error:
+            folder.release()
+            yield Uploaded("", folder.path.name, folder.path, 0, "", str(error))
+            continue
+        why, unavailable = (down, True) if down else _send(courier, route, end)
+        down = why if unavailable else ""
+        raw, derived = route.derived.raw.uid, route.derived.uid
+        hidden = route.derived.hide(why)
+        yield Uploaded(raw, derived, folder.path, route.safe, route.address, hidden)
+        if route.ended:
+            folder.remove()
+        else:
+            folder.release()
 
 
 def _send(courier: Courier, route: Route, end: float) -> tuple[str, bool]:
