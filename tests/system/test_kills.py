@@ -16,25 +16,19 @@ import numpy as np
 import pytest
 from bluesky.callbacks.zmq import Publisher
 from bluesky.run_engine import RunEngine
+from doomed_node import LIMIT, Moment, checkpoint_of, doomed, moments, running_proxy, wait_until
 from kills_support import (
     FRAMES,
-    LIMIT,
     STAGES,
-    Moment,
     Recorded,
     assert_nothing_left,
     assert_same,
-    checkpoint_of,
     content,
-    doomed,
     interleaved,
     kill_profile,
     label_undisturbed,
-    moments,
     pace,
     record,
-    running_proxy,
-    wait_until,
     write_profile,
 )
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider, init_devices

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from doomed_node import doomed, moments, wait_until
 from faulty_proxy import FaultyProxy
 from kills_support import (
     FRAMES,
@@ -15,11 +16,8 @@ from kills_support import (
     assert_nothing_left,
     assert_same,
     content,
-    doomed,
     kill_profile,
-    moments,
     pace,
-    wait_until,
     write_profile,
 )
 from ptychoseg_callbacks.feeder import Fed, FeedOptions, feed
