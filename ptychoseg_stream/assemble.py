@@ -183,9 +183,19 @@ def build_raw(profile: Profile) -> TiledRaw | None:
     return TiledRaw(profile.raw) if profile.raw.uri else None
 
 
-def build_inbox(profile: Profile, raw: RawStore | None) -> Inbox:
-    """Return the queue of documents of a node; runs that an earlier node left come first."""
-    journals = Journals(profile.spool, owner=profile.name) if profile.spool.journal else None
+def build_inbox(profile: Profile, raw: RawStore | None, purpose: str = "") -> Inbox:
+    """Return the queue of documents of a node; runs that an earlier node left come first.
+
+    Parameters
+    ----------
+    profile : Profile
+    raw : RawStore or None
+        Asked for the beginning of runs that were missed.
+    purpose : str
+        Nodes of one profile and different purposes leave each other's runs alone.
+    """
+    owner = f"{profile.name} {purpose}".strip()
+    journals = Journals(profile.spool, owner=owner) if profile.spool.journal else None
     return Inbox(journals, profile.overload, raw)
 
 

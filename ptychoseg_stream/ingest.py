@@ -20,6 +20,7 @@ from .sinks.embedded import EmbeddedTiled
 from .sources.addresses import open_source
 from .sources.replay import ReplayOptions, open_replay
 from .sources.tiled_documents import Wanted
+from .sources.tiled_replay import ReplayOptions as TiledReplayOptions
 from .sources.tiled_replay import TiledReplay
 from .sources.tiled_search import Selection
 from .watch import narrated
@@ -78,7 +79,7 @@ def replay(arguments: ReplayArguments) -> bool:
         source, profile = open_recorded(arguments, profile)
     except ValueError as error:  # of the options of a source: its text begins with the name
         raise SourceError(f"--{error}") from error
-    return _summary(_feed(profile, lambda _: source, threading.Event()))
+    return _summary(_feed(profile, lambda _: source, threading.Event(), "replay"))
 
 
 def open_recorded(arguments: ReplayArguments, profile: Profile) -> tuple[Source, Profile]:
@@ -108,8 +109,9 @@ def open_recorded(arguments: ReplayArguments, profile: Profile) -> tuple[Source,
     if arguments.pace or arguments.limit:
         raise SourceError("--pace and --limit are for files; runs of Tiled are read at full speed")
     wanted = Wanted(profile.frames.streams, profile.frames.data_keys)
+    options = TiledReplayOptions(profile.sources.tiled.api_key_env)
     selection = Selection(arguments.since, arguments.until, _pairs(arguments.where))
-    return TiledReplay(tiled[0], selection, wanted=wanted), profile
+    return TiledReplay(tiled[0], selection, options, wanted), profile
 
 
 def _pairs(where: Sequence[str]) -> dict[str, str]:
@@ -120,7 +122,10 @@ def _pairs(where: Sequence[str]) -> dict[str, str]:
 
 
 def _feed(
-    profile: Profile, source_for: Callable[[Inbox], Source], stopping: threading.Event
+    profile: Profile,
+    source_for: Callable[[Inbox], Source],
+    stopping: threading.Event,
+    purpose: str = "",
 ) -> Fed:
     logging.basicConfig(format="ptychoseg: %(message)s", level=logging.WARNING)
     for name in ("ptychoseg_callbacks.accounts", "ptychoseg_stream.sources"):
@@ -137,7 +142,7 @@ def _feed(
         raw = build_raw(profile)
         if raw is not None:
             stack.callback(raw.close)
-        inbox = build_inbox(profile, raw)
+        inbox = build_inbox(profile, raw, purpose)
         target = build_segmentation(profile, api_key, raw)
         told: list[Vitals] = [Vitals()]
         report: Callable[[Vitals], None] = lambda vitals: told.__setitem__(0, vitals)  # noqa: E731

@@ -73,7 +73,7 @@ class Profile:
     batch: int = 8
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     spool: SpoolOptions = field(default_factory=SpoolOptions)
-    idle_timeout: float = 3600.0
+    idle_timeout: float = 86400.0
     raw: RawOptions = field(default_factory=RawOptions)
     sources: SourceOptions = field(default_factory=SourceOptions)
     tiled: TiledOptions = field(default_factory=TiledOptions)

@@ -1,5 +1,6 @@
 """Finds the runs that a dead process has left, and begins journals of new ones."""
 
+import contextlib
 import json
 import logging
 import os
@@ -16,6 +17,8 @@ from .finished import FinishedRuns
 from .journal import ABOUT, LOCK, Journal
 
 log = logging.getLogger(__name__)
+
+_ABANDONED = 3600.0  # s: to make a journal takes a moment
 
 
 class Journals:
@@ -83,12 +86,21 @@ class Journals:
                 error,
             )
             return []
+        for each in folders:
+            if each.name.startswith("."):
+                self._sweep(each)
         found = [self._take_over(each) for each in folders if not each.name.startswith(".")]
         return sorted((each for each in found if each is not None), key=lambda each: each.began)
 
     def is_finished(self, raw: str) -> bool:
         """Whether a raw run was processed completely, of late."""
         return raw in self._finished
+
+    def _sweep(self, growing: Path) -> None:
+        """Remove a journal whose process died while it made it, if that was long ago."""
+        with contextlib.suppress(OSError):
+            if self._clock() - growing.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(growing)
 
     def _take_over(self, folder: Path) -> Journal | None:
         try:

@@ -135,10 +135,16 @@ class Keeper:
             self._save(run, data, following)
 
     def _save(self, run: OpenRun, data: bytes, following: int) -> None:
-        run.safe = following
-        if run.journal is not None:
-            save = partial(run.journal.save_checkpoint, data)
-            self._guard.call("write a checkpoint", save, None)
+        journal = run.journal
+        if journal is None:
+            return
+
+        def save() -> bool:
+            journal.save_checkpoint(data)
+            return True
+
+        if self._guard.call("write a checkpoint", save, False):
+            run.safe = following
 
     def _give_up(self, run: OpenRun, found: Checkpoint, info: RunInfo) -> None:
         """Close what was labelled with other options, and begin anew beside it."""

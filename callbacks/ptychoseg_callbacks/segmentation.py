@@ -105,6 +105,7 @@ class Segmentation:
                 yield from self._take(run, run.finder.finish(doc), received)
         finally:
             # Also when a frame of the document could not be found: the next document is processed.
+            run.heard = self._now()  # a document of a whole scan takes its time
             if name == "stop":
                 self._stop(run, doc)
             rows = ENDED if name == "stop" else run.tally.received

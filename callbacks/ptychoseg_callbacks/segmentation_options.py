@@ -26,5 +26,5 @@ class SegmentationOptions:
     finder: FinderOptions = field(default_factory=FinderOptions)
     batch: int = 8
     max_open_runs: int = 16
-    idle_timeout: float = 3600.0
+    idle_timeout: float = 86400.0
     checkpoint_frames: int = 256

@@ -30,8 +30,8 @@ from .worker_main import keeps_journals
 
 log = logging.getLogger(__name__)
 
-_KILL_AFTER = 2.0  # s
-_MOST_RESTARTS, _WITHIN = 5, 60.0  # s: of a child that dies again and again
+_KILL_AFTER, _WITHIN = 2.0, 60.0  # s
+_MOST_RESTARTS = 5  # within that time, of a child that dies again and again
 _FEW = 64  # documents that may be sent while the RunEngine's thread would have to wait
 
 
@@ -197,7 +197,8 @@ class ProcessWorker:
         if kind == "vitals":
             self._vitals = Vitals.from_dict(report[0])
         elif kind == "taken":
-            safe, self._taken, self._waiting = report
+            safe, taken, self._waiting = report
+            self._taken = max(self._taken, taken)
             self._kept.acknowledge(safe)
         elif kind == "drained":
             self._tickets.answer(*report)
@@ -208,8 +209,7 @@ class ProcessWorker:
     def _end(self, child: Child, code: int) -> bool:
         """Note that a child has ended; return whether another one is to be started now."""
         with self._lock:
-            self._live = False
-            self._gone = True
+            self._live, self._gone = False, True
             if not self._closed:
                 self._wanted.clear()
             again = self._resumes and not self._closed and not self._failed and self._may_restart()

@@ -97,7 +97,7 @@ def one_attempt(client: httpx.Client) -> None:
     def once(*args: Any, **kwargs: Any) -> httpx.Response:
         try:
             response = send(*args, **kwargs)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise Unavailable(_brief(error)) from error
         refuse_trouble(response)
         return response
@@ -120,7 +120,7 @@ def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
         raise Unavailable(
             f"Tiled at {server} does not answer ({error}): start it, or correct the profile's uri"
         ) from error
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise Unavailable(
             f"Tiled at {server} cannot be reached ({_brief(error)}): start it, or correct the "
             "profile's uri"

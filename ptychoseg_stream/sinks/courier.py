@@ -117,5 +117,6 @@ class Courier:
             route.ended = True
             route.tiled = None  # its clients take memory
             self._desk.change.notify_all()
+        self._desk.prune()
         if route.told:
             logger.info("Run %s is in Tiled now: %s", route.derived.raw.uid, route.address)
