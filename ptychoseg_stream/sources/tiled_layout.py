@@ -126,9 +126,17 @@ class StoredRun:
         self._client = client
 
     def documents(self) -> tuple[Json | None, Json | None]:
-        """Return the start and stop documents; None for what is not there (yet)."""
-        metadata = metadata_of(self._client.item(self.path))
-        return _mapping(metadata.get("start")), _mapping(metadata.get("stop"))
+        """Return the start and stop documents; None for what is not there (yet).
+
+        TiledWriter takes the access tags out of the start document and puts them on the node.
+        """
+        node = self._client.item(self.path)
+        metadata = metadata_of(node)
+        start, stop = _mapping(metadata.get("start")), _mapping(metadata.get("stop"))
+        tags = node["attributes"].get("access_tags")
+        if start is not None and tags:
+            start = {**start, "tiled_access_tags": list(tags)}
+        return start, stop
 
     def streams(self, wanted: Sequence[str] = (), run_uid: str = "") -> list[StoredStream]:
         """Return the streams as they are now; those of the names that are wanted, or all."""

@@ -14,7 +14,7 @@ from ptychoseg_callbacks.guard import Guard
 from ..errors import SourceError
 from .tiled_address import Path, TiledAddress, TiledMissing, TiledRefused, TiledUnavailable
 from .tiled_client import TiledClient
-from .tiled_layout import StoredRun, StoredStream, has_spec, metadata_of
+from .tiled_layout import StoredRun, StoredStream, has_spec
 from .tiled_search import RUN, key_of_uid
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class TiledRaw:
             run = StoredRun(self._client, (*self._root, str(node["id"])))
             for stream in run.streams() if has_spec(node, RUN) else ():
                 if any(descriptor["uid"] == uid for descriptor in stream.descriptors):
-                    return metadata_of(node).get("start")
+                    return run.documents()[0]
         return None
 
     def _notes_of(self, run_uid: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
