@@ -167,14 +167,18 @@ class DoomedNode:
         return True
 
     def live_through(self, kills: Sequence[Moment], ready: str) -> int:
-        """Start it, kill it at each moment, and let it end; return its exit code."""
+        """Start it, kill it at each moment, and let it end; return its exit code.
+
+        A node that is killed when all is done is not started again: nothing was left to do.
+        """
         for moment in kills:
             self.start()
             if not self.kill_at(moment, ready) or self.done:
                 break
         if self.kills and not self.done:
             self.start()
-        return self.end()
+        code = self.end()
+        return 0 if self.done and code == -signal.SIGKILL else code
 
     def end(self) -> int:
         """Wait for the end; return the exit code."""
