@@ -126,14 +126,11 @@ class StoredRun:
         self._client = client
 
     def documents(self) -> tuple[Json | None, Json | None]:
-        """Return the start and stop documents; None for what is not there (yet).
-
-        TiledWriter takes the access tags out of the start document and puts them on the node.
-        """
+        """Return the start and stop documents; None for what is not there (yet)."""
         node = self._client.item(self.path)
         metadata = metadata_of(node)
         start, stop = _mapping(metadata.get("start")), _mapping(metadata.get("stop"))
-        tags = node["attributes"].get("access_tags")
+        tags = node["attributes"].get("access_tags")  # TiledWriter takes them out of the start
         if start is not None and tags:
             start = {**start, "tiled_access_tags": list(tags)}
         return start, stop
