@@ -153,7 +153,7 @@ class Keeper:
         log.warning("run %s: %s", run.uid, reason)
         began = run.journal.began if run.journal else 0.0
         old = replace(info, derived=found.derived, began=began, resumed=True)
-        account = replace(Tally.of(found.tally).account("fail", reason)) if found.tally else None
+        account = Tally.of(found.tally).account("fail", reason) if found.tally else None
 
         def close() -> None:
             self._sink.open(old)

@@ -4,7 +4,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import hdf5plugin
@@ -119,8 +118,3 @@ def _processor() -> Check:
         return ok("processor", f"{cores} cores; GPU {torch.cuda.get_device_name(0)} is seen")
     advice = "" if (cores or 1) > 1 else "a scan and a node want one each"
     return note("processor", f"{cores} cores, no GPU seen: students learn on the CPU", advice)
-
-
-def has_package(name: str) -> bool:
-    """Whether an optional package is installed."""
-    return find_spec(name) is not None
