@@ -322,7 +322,7 @@ FRAMES = (
     _frame("four megapixels of noise", lambda: np.random.default_rng(1).integers(
         0, 9, (2048, 2048)
     )),
-    _frame("a masked array", lambda: np.ma.masked_all((SIDE, SIDE))),
+    _frame("a masked array", lambda: np.ma.MaskedArray(np.zeros((SIDE, SIDE)), mask=True)),
     _frame("one pixel repeated without memory", lambda: np.broadcast_to(np.uint8(1), (10**6,) * 2),
            live_only=True),
     _frame("the bytes of anything", lambda: np.frombuffer(

@@ -32,7 +32,14 @@ class _Run:
     @property
     def open(self) -> bool:
         """Whether its next documents are still to come."""
-        return not self.stopped and not (self.journal is not None and self.journal.finished)
+        self.let_go()
+        return not self.stopped
+
+    def let_go(self) -> None:
+        """Hold the journal no longer than needed: its file is closed when nobody holds it."""
+        if self.journal is not None and self.journal.finished:
+            self.journal = None
+            self.stopped = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,9 @@ class Admission:
             yield offset, entry, after
 
     def journals(self) -> Iterator[Journal]:
-        """Yield the journals of the runs that are known."""
+        """Yield the journals of the runs that are known and not done with."""
         for run in self._runs:
+            run.let_go()
             if run.journal is not None:
                 yield run.journal
 
@@ -147,7 +155,13 @@ class Admission:
         for each, note in self._raw.notes_of(start["uid"]):
             yield from self.admit(each, note)
 
+    def let_go(self) -> None:
+        """Hold journals of runs that are done with no longer."""
+        for run in self._runs:
+            run.let_go()
+
     def _add(self, run: _Run) -> _Run:
+        self.let_go()
         if len(self._runs) >= _MOST_RUNS:
             oldest = min(self._runs, key=lambda each: (each.open, each.serial))
             self._runs.remove(oldest.raw)

@@ -187,6 +187,7 @@ class Inbox:
             return Suspend(self._suspend_for)
         if message is None:
             self._sync_if_due(False)
+            self._let_go()
         return message
 
     def sync(self) -> None:
@@ -266,6 +267,13 @@ class Inbox:
         if self._unsynced and (stopped or self._now() >= self._sync_due):
             self.sync()
             self._sync_due = self._now() + _SYNC_EVERY
+
+    def _let_go(self) -> None:
+        if self._intake.acquire(blocking=False):
+            try:
+                self._admission.let_go()
+            finally:
+                self._intake.release()
 
     def _resume(self, journals: Journals) -> None:
         for journal in journals.unfinished():

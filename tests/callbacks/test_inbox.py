@@ -1,5 +1,7 @@
 """Documents on their way from a source's thread to the loop."""
 
+import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -503,3 +505,24 @@ def test_images_of_any_dtype_come_back_from_disk_as_they_were(make: Make) -> Non
     for image, back in zip(images, found, strict=True):
         assert back.dtype == image.dtype
         np.testing.assert_array_equal(back, image)
+
+
+def removed_files() -> list[str]:
+    """Return the files that this process holds open although they were removed."""
+    names: list[str] = []
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            names.append(os.readlink(each))
+    return [name for name in names if name.endswith("documents.log (deleted)")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are read from /proc")
+def test_the_file_of_a_finished_journal_is_given_back_as_soon_as_nothing_waits(make: Make) -> None:
+    inbox = make()
+    for run in range(3):
+        feed(inbox, documents(f"run {run}", 3))
+        finish(taken(inbox))
+    inbox.put("event", {"descriptor": "none"})
+    (late,) = taken(inbox)
+    assert late.journal is None
+    assert removed_files() == []

@@ -175,6 +175,10 @@ class DoomedNode:
             self.start()
             if not self.kill_at(moment, ready) or self.done:
                 break
+        return self.end_anew()
+
+    def end_anew(self) -> int:
+        """Have the last life end what the others left; return its exit code."""
         if self.kills and not self.done:
             self.start()
         code = self.end()
