@@ -6,11 +6,14 @@ A RunEngine in this process takes simulated frames, run after run; the node labe
 process and stores in an embedded Tiled server. Printed are memory [MiB] and open files of the three
 processes, frames that wait, lag from Event to mask, rows stored, frames taken by the cheaper path,
 and at the end the account over all runs. Linux only: the figures come from /proc.
+
+The server, which elsewhere has a machine of its own, does not share the node's core here.
 """
 
 import argparse
 import csv
 import json
+import os
 import sys
 import tempfile
 import time
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, EmbeddedTiled(Path(folder)) as server:
+        _use_all_cores(server.pid)
         profile = _profile(arguments.policy, server.uri, Path(folder))
         attachment = attach_to(profile, server.api_key)
         samples = _soak(arguments, attachment, server)
@@ -86,6 +90,11 @@ def _profile(policy: Any, uri: str, folder: Path) -> Profile:
         overload=replace(base.overload, policy=policy),
         tiled=replace(base.tiled, uri=uri),
     )
+
+
+def _use_all_cores(pid: int | None) -> None:
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), os.sched_getaffinity(0))
 
 
 def _soak(arguments: Any, attachment: Attachment, server: EmbeddedTiled) -> list[Sample]:

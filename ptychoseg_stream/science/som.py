@@ -210,7 +210,7 @@ class Centroids:
             where = (self.options.edge_level - low) / np.maximum(high - low, 1e-9)
         return Table(
             order,
-            np.ascontiguousarray(gain.T, np.float32),
+            np.ascontiguousarray(gain, np.float32),
             bias.astype(np.float32),
             ((2 * where - 1) * apart).astype(np.float32),
             rings,
