@@ -160,20 +160,16 @@ def attach_to(
     if profile.own_process:
         worker: Worker = ProcessWorker(
             [sys.executable, "-P", "-m", CHILD],
-            {
-                "profile": json.loads(json.dumps(asdict(profile))),
-                "spool": asdict(profile.spool),
-                "overload": asdict(profile.overload),
-                "owner": profile.name,
-            },
+            {"profile": json.loads(json.dumps(asdict(profile)))},
             # One thread per library: two cores have a scan to run besides.
             {**secrets, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            resumes=profile.spool.journal,
         )
     else:
         raw = build_raw(profile)
         worker = ThreadWorker(
             lambda: build_segmentation(profile, api_key, raw),
-            inbox=lambda: build_inbox(profile, raw),
+            inbox=lambda: build_inbox(profile, raw, later=True),
         )
     return Attachment(profile, worker, api_key, server)
 
@@ -183,7 +179,9 @@ def build_raw(profile: Profile) -> TiledRaw | None:
     return TiledRaw(profile.raw) if profile.raw.uri else None
 
 
-def build_inbox(profile: Profile, raw: RawStore | None, purpose: str = "") -> Inbox:
+def build_inbox(
+    profile: Profile, raw: RawStore | None, purpose: str = "", later: bool = False
+) -> Inbox:
     """Return the queue of documents of a node; runs that an earlier node left come first.
 
     Parameters
@@ -193,10 +191,12 @@ def build_inbox(profile: Profile, raw: RawStore | None, purpose: str = "") -> In
         Asked for the beginning of runs that were missed.
     purpose : str
         Nodes of one profile and different purposes leave each other's runs alone.
+    later : bool
+        Whether runs that an earlier node left are read by `Inbox.recover`, and not now.
     """
     owner = f"{profile.name} {purpose}".strip()
     journals = Journals(profile.spool, owner=owner) if profile.spool.journal else None
-    return Inbox(journals, profile.overload, raw)
+    return Inbox(journals, profile.overload, raw, later=later)
 
 
 def build_segmentation(

@@ -5,11 +5,11 @@ import os
 import sys
 from typing import Any
 
+from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.segmentation import Segmentation
 from ptychoseg_callbacks.worker_main import serve
 
-from .assemble import build_raw, build_segmentation
-from .node.ports import RawStore
+from .assemble import build_inbox, build_raw, build_segmentation
 from .profile import profile_from
 
 
@@ -19,9 +19,10 @@ def build(setup: dict[str, Any]) -> Segmentation:
     return build_segmentation(profile, raw=build_raw(profile))
 
 
-def raw_store(setup: dict[str, Any]) -> RawStore | None:
-    """Build the store of raw runs that the inbox asks for what it missed."""
-    return build_raw(profile_from(setup["profile"], "profile"))
+def open_inbox(setup: dict[str, Any]) -> Inbox:
+    """Build the inbox of the profile that was sent."""
+    profile = profile_from(setup["profile"], "profile")
+    return build_inbox(profile, build_raw(profile), later=True)
 
 
 NICENESS = 15
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     give_way()
     logging.basicConfig(format="ptychoseg: %(message)s", level=logging.WARNING)
     logging.getLogger("ptychoseg_callbacks.accounts").setLevel(logging.INFO)
-    sys.exit(serve(sys.argv[1], build, raw_store))
+    sys.exit(serve(sys.argv[1], build, open_inbox))

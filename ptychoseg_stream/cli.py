@@ -30,7 +30,7 @@ Limit = Annotated[int, typer.Option("--limit", min=0, help="First so many frames
 
 
 def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Print an error made for the user as one line, and exit with 2."""
+    """Print an error made for the user as one line, and exit with its code, mostly 2."""
 
     @wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -38,7 +38,7 @@ def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except PtychosegError as error:
             typer.secho(f"ptychoseg: {error}", err=True, fg="red")
-            raise typer.Exit(2) from None
+            raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

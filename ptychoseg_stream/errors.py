@@ -17,7 +17,15 @@ Every message names the file, key or frame, and what to do.
 
 
 class PtychosegError(Exception):
-    """Base of all errors raised on purpose; its text is meant for a user's eyes."""
+    """Base of all errors raised on purpose; its text is meant for a user's eyes.
+
+    Attributes
+    ----------
+    exit_code : int
+        That of a command which ends by it: 2 if something was given that cannot be used.
+    """
+
+    exit_code = 2
 
 
 class ProfileError(PtychosegError):
@@ -54,6 +62,12 @@ class CheckpointError(PtychosegError):
 
 class SourceError(PtychosegError):
     """A source of documents that cannot be used: a wrong address, a missing key or package."""
+
+
+class SourceLost(SourceError):
+    """A source that worked, and works no more: the same command may well work again."""
+
+    exit_code = 1
 
 
 class LearningError(PtychosegError):

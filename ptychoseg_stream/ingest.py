@@ -11,6 +11,7 @@ from ptychoseg_callbacks.feeder import Fed, FeedOptions, feed, stop_on_signals
 from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.source import Source
 from rich.console import Console
+from rich.markup import escape
 
 from .assemble import build_inbox, build_raw, build_segmentation, with_server
 from .errors import SourceError
@@ -55,12 +56,15 @@ def run_node(address: str, profile_name: str, for_seconds: float = 0.0) -> bool:
     """
     profile = load_profile(profile_name)
     wanted = Wanted(profile.frames.streams, profile.frames.data_keys)
-    open_source(address, profile.sources, wanted)  # a wrong address is told before all else
+    resumed: list[str] = []
+    # Before all else: a wrong address is told at once.
+    source = open_source(address, profile.sources, wanted, resumed)
     stopping = threading.Event()
 
-    def source(inbox: Inbox) -> Source:
+    def listening(inbox: Inbox) -> Source:
+        resumed.extend(inbox.open_runs)
         console.print(f"listening to [bold]{address}[/]; Ctrl-C ends", highlight=False)
-        return open_source(address, profile.sources, wanted, inbox.open_runs)
+        return source
 
     with ExitStack() as stack:
         if for_seconds:
@@ -68,18 +72,22 @@ def run_node(address: str, profile_name: str, for_seconds: float = 0.0) -> bool:
             timer.daemon = True
             timer.start()
             stack.callback(timer.cancel)
-        fed = _feed(profile, source, stopping)
+        fed = _feed(profile, listening, stopping)
     return _summary(fed)
 
 
 def replay(arguments: ReplayArguments) -> bool:
-    """Label recorded runs; return whether all is stored."""
+    """Label recorded runs; return whether all of them were read, and all is stored."""
     profile = load_profile(arguments.profile)
     try:
         source, profile = open_recorded(arguments, profile)
     except ValueError as error:  # of the options of a source: its text begins with the name
         raise SourceError(f"--{error}") from error
-    return _summary(_feed(profile, lambda _: source, threading.Event(), "replay"))
+    complete = _summary(_feed(profile, lambda _: source, threading.Event(), "replay"))
+    left_out = source.left_out if isinstance(source, TiledReplay) else []
+    for why in left_out:
+        console.print(f"[red]not replayed[/]: {escape(why)}", highlight=False)
+    return complete and not left_out
 
 
 def open_recorded(arguments: ReplayArguments, profile: Profile) -> tuple[Source, Profile]:
@@ -153,7 +161,8 @@ def _feed(
 
 def _summary(fed: Fed) -> bool:
     again = f", {fed.duplicates} of them had come before" if fed.duplicates else ""
-    console.print(f"{fed.documents} documents{again}", highlight=False)
+    documents = "1 document" if fed.documents == 1 else f"{fed.documents} documents"
+    console.print(f"{documents}{again}", highlight=False)
     if fed.left:
         runs = "run waits" if fed.left == 1 else "runs wait"
         console.print(

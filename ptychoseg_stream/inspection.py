@@ -10,7 +10,7 @@ from rich.markup import escape
 from .assemble import build_raw
 from .errors import SourceError
 from .health.audit import Books, audit
-from .health.check import Check, fail, ok
+from .health.check import Check, fail, ok, several
 from .health.machine import machine_checks
 from .health.servers import look, raw_checks, tiled_checks
 from .profile import Profile, load_profile
@@ -68,7 +68,8 @@ def upload_waiting(profile_name: str, seconds: float) -> bool:
     left = waiting(profile.spool)
     for run in left:
         console.print(
-            f"[yellow]still waits[/]: run {run.raw}, {run.rows} rows, {run.path}", highlight=False
+            f"[yellow]still waits[/]: run {run.raw}, {several(run.rows, 'row')}, {run.path}",
+            highlight=False,
         )
     return not left
 

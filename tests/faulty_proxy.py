@@ -24,6 +24,8 @@ class FaultyProxy:
         (method, path) -> whether a request is affected.
     delay : float
         How long each request affected is held back [s].
+    prefix : str
+        The server is only to be found below this path, as in "/tiled".
     requests : list of str
         Method and path of each request.
     keys : list of str
@@ -34,6 +36,7 @@ class FaultyProxy:
         self.target = target
         self.status = self.after = 0
         self.delay = 0.0
+        self.prefix = ""
         self.chosen: Callable[[str, str], bool] = lambda method, path: True
         self.requests: list[str] = []
         self.keys: list[str] = []
@@ -75,6 +78,10 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             status, after = (proxy.status, proxy.after) if affected else (0, 0)
             if affected and proxy.delay:
                 time.sleep(proxy.delay)
+            if not self.path.startswith(proxy.prefix):
+                self.fail(404)
+                return
+            self.path = self.path.removeprefix(proxy.prefix)
             if status:
                 self.fail(status)
                 return

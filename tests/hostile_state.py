@@ -7,14 +7,15 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
-import msgpack
 import numpy as np
 from hostile_support import Case, Stage, images
 from ptychoseg_callbacks.documents import encode
+from ptychoseg_callbacks.resume import Checkpoint
 
 Tamper = Callable[[Stage, Path], None]
 
@@ -69,21 +70,16 @@ def _record(message: Any, first: bool = False) -> Tamper:
 
 
 def _checkpoint(**changes: Any) -> Tamper:
-    """Change what is in a checkpoint, and leave its form as it is."""
+    """Change what is in a checkpoint, and leave its form and its checksums as they are."""
 
     def tamper(stage: Stage, folder: Path) -> None:
         data = (folder / "checkpoint").read_bytes()
-        for start in range(len(data)):
-            try:
-                values = msgpack.unpackb(data[start:], strict_map_key=False)
-            except (ValueError, msgpack.exceptions.UnpackException):
-                continue
-            if isinstance(values, dict):
-                break
-        else:
-            raise AssertionError("a checkpoint is no longer msgpack: mend this case")
-        body = msgpack.packb({**values, **changes})
-        (folder / "checkpoint").write_bytes(data[:start] + body)
+        changed = replace(Checkpoint.unpack(data), **changes).pack()
+        parts = zip(data.split(b"\n", 1), changed.split(b"\n", 1), strict=True)
+        sums = len("01234567 ")
+        (folder / "checkpoint").write_bytes(
+            b"\n".join(old[:sums] + new[sums:] for old, new in parts)
+        )
 
     return tamper
 
@@ -133,7 +129,7 @@ JOURNALS = (
     )),
     _journal("a checkpoint that is a folder", _replaced_by_folder("checkpoint")),
     _journal("a checkpoint from behind the end", _checkpoint(next=10**12)),
-    _journal("a checkpoint of a uid that climbs", _checkpoint(derived="../../x", digest="other")),
+    _journal("a checkpoint of a uid that climbs", _checkpoint(derived="../../x", target="other")),
     _journal("a checkpoint whose account is absurd", _checkpoint(tally={"received": -5})),
     _journal("a run.json of noise", _written("run.json", b"\xff\0{"), masks=0),
     _journal("a run.json nested two hundred thousand deep", _written("run.json", _DEEP), masks=0),

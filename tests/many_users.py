@@ -12,13 +12,27 @@ from pathlib import Path
 
 import httpx
 
-POLICY = "tiled.access_control.access_policies:DummyAccessPolicy"  # keeps tags, refuses nothing
+POLICIES = "tiled.access_control.access_policies"
+LAX = {"access_policy": f"{POLICIES}:DummyAccessPolicy", "args": {}}  # keeps tags, refuses nothing
+STRICT = {
+    "access_policy": f"{POLICIES}:TagBasedAccessPolicy",
+    "args": {
+        "provider": "toy",
+        "access_tags_parser": "tiled.access_control.access_tags:AccessTagsParser",
+    },
+}
+PASSWORDS = {"alice": "wonderland", "bob": "builder"}
+EVERYBODY = "everybody"  # the tag of the root
 
 
 class ManyUsers:
-    """Runs ``tiled serve config`` with a user "alice" who can make keys."""
+    """Runs ``tiled serve config`` with users "alice" and "bob" who can make keys.
 
-    def __init__(self, folder: Path) -> None:
+    Where it is strict, a user may do with a node what `grant` allows for any of its tags.
+    """
+
+    def __init__(self, folder: Path, *, strict: bool = False) -> None:
+        self._strict = strict
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -53,10 +67,29 @@ class ManyUsers:
             database.executemany("INSERT INTO access_tags (name, is_public) VALUES (?, 0)", rows)
             database.commit()
 
-    def key(self, scopes: Sequence[str]) -> str:
+    def grant(self, tag: str, user: str, scopes: Sequence[str], *, owner: bool = False) -> None:
+        """Let a user do something with what has a tag; an owner may give it to nodes."""
+        with closing(sqlite3.connect(self.folder / "catalog.db", timeout=30)) as database:
+            names = [("access_tags", "name, is_public", "?, 0", tag)]
+            names.append(("access_tags_principals", "name", "?", user))
+            ids: list[int] = []
+            for table, columns, values, name in names:
+                statement = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({values})"
+                database.execute(statement, (name,))
+                found = database.execute(f"SELECT id FROM {table} WHERE name = ?", (name,))
+                ids.append(int(found.fetchone()[0]))
+            columns = "(tag_id, principal_id, scope) VALUES (?, ?, ?)"
+            rows = [(*ids, scope) for scope in scopes]
+            database.executemany(f"INSERT INTO access_grants {columns}", rows)
+            if owner:
+                columns = "(tag_id, principal_id) VALUES (?, ?)"
+                database.execute(f"INSERT INTO access_tag_owners_association {columns}", ids)
+            database.commit()
+
+    def key(self, scopes: Sequence[str], user: str = "alice") -> str:
         """Return a new API key with these scopes and no others."""
         base = f"{self.uri}/api/v1/auth"
-        form = {"username": "alice", "password": "wonderland"}
+        form = {"username": user, "password": PASSWORDS[user]}
         login = httpx.post(f"{base}/provider/toy/token", data=form, trust_env=False)
         token = login.raise_for_status().json()["access_token"]
         answer = httpx.post(
@@ -74,7 +107,7 @@ class ManyUsers:
             return False
 
     def _config(self) -> dict:
-        users = {"users_to_passwords": {"alice": "wonderland"}}
+        users = {"users_to_passwords": PASSWORDS}
         authenticator = "tiled.authenticators:DictionaryAuthenticator"
         provider = {"provider": "toy", "authenticator": authenticator, "args": users}
         args = {
@@ -84,6 +117,7 @@ class ManyUsers:
                 f"duckdb:///{self.folder / 'tables.duckdb'}",
             ],
             "init_if_not_exists": True,
+            **({"top_level_access_tags": [EVERYBODY]} if self._strict else {}),
         }
         return {
             "authentication": {"providers": [provider], "secret_keys": ["x" * 32]},
@@ -91,7 +125,7 @@ class ManyUsers:
                 "uri": f"sqlite:///{self.folder / 'users.db'}",
                 "init_if_not_exists": True,
             },
-            "access_control": {"access_policy": POLICY, "args": {}},
+            "access_control": STRICT if self._strict else LAX,
             "uvicorn": {"host": "127.0.0.1", "port": self.port, "timeout_graceful_shutdown": 2},
             "trees": [{"path": "/", "tree": "catalog", "args": args}],
             "streaming_cache": {"uri": "memory"},

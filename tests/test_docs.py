@@ -98,7 +98,7 @@ def test_every_number_of_an_account_is_documented() -> None:
     uid = "0" * 8 + "-0000-4000-8000-" + "0" * 12
     derived = Derived(RunInfo("raw", {}, {}), uid, 0.0)
     account = Account(received=2, announced=3)  # does not balance
-    told = derived.stop(account, {}, 1.0, filled=0, repeated=0, dropped=1)["account"]
+    told = derived.stop(account, {}, 1.0, filled=0, repeated=0, dropped=1, doubled=1)["account"]
     documented = {row[0].strip("` ") for row in rows_of("reference/mask-run.md", "Stop document")}
     assert documented - {"key"} == set(told)
 

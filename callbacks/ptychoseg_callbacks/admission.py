@@ -1,10 +1,8 @@
 """Which documents are let in: each one once, and those of a run that nobody saw start."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from ptychoseg_stream.node.ports import RawStore
 
 from .documents import Document
 from .journal import Entry, Journal
@@ -51,6 +49,22 @@ class Admitted:
     journal: Journal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """What a raw store knows of a run whose beginning was missed.
+
+    Parameters
+    ----------
+    start : mapping
+        Its start document.
+    notes : sequence of (str, mapping)
+        Its descriptors and resources.
+    """
+
+    start: Document
+    notes: Sequence[tuple[str, Document]]
+
+
 class Admission:
     """Knows the runs and the documents that came; used by one thread at a time.
 
@@ -58,20 +72,40 @@ class Admission:
     ----------
     journals : Journals, optional
         Where each new run gets a journal.
-    raw : RawStore, optional
-        Asked for the beginning of a run that was missed.
     """
 
-    def __init__(self, journals: Journals | None = None, raw: RawStore | None = None) -> None:
+    def __init__(self, journals: Journals | None = None) -> None:
         self._journals = journals
-        self._raw = raw
-        self._runs: Router[_Run] = Router()
+        self._runs: Router[_Run] = Router(lambda run: run.open)
         self._serial = 0
         self._seen: dict[int, None] = {}  # hashes of (run, id), the oldest first
         self._asked: dict[str, None] = {}
         self.duplicates = 0
 
-    def admit(self, name: str, doc: Document, redelivered: bool = False) -> Iterator[Admitted]:
+    def missing(self, name: str, doc: Document) -> str:
+        """Return the uid of a run, or of a descriptor, that a raw store should know.
+
+        Empty if the run of this document is known, or was asked for before.
+        """
+        if name == "start" or self._runs.find(name, doc) is not None:
+            return ""
+        uid = doc.get("run_start") or doc.get("descriptor")
+        if not isinstance(uid, str) or uid in self._asked:
+            return ""
+        self._asked[uid] = None
+        if len(self._asked) > _MOST_ASKED:
+            del self._asked[next(iter(self._asked))]
+        return uid
+
+    def wants(self, start: Document) -> bool:
+        """Whether the beginning of this run, which was missed, is of use."""
+        known = self._runs.find("start", start)
+        # What comes late of a run that is done with must not begin it again.
+        return not self._is_finished(start["uid"]) if known is None else known.open
+
+    def admit(
+        self, name: str, doc: Document, redelivered: bool = False, missed: Missed | None = None
+    ) -> Iterator[Admitted]:
         """Yield what is to be processed: nothing for what came before, more for a late joiner.
 
         Parameters
@@ -80,14 +114,15 @@ class Admission:
             Any Bluesky document.
         redelivered : bool
             Whether the source may deliver again what an earlier process has finished.
+        missed : Missed, optional
+            The beginning of its run, if that was missed.
         """
         if name == "start":
             yield from self._start(doc, redelivered)
             return
+        if missed is not None:
+            yield from self._catch_up(missed)
         run = self._runs.find(name, doc)
-        if run is None:
-            yield from self._catch_up(name, doc)
-            run = self._runs.find(name, doc)
         if run is None:
             yield Admitted(name, doc)  # who processes it counts it as unknown
             return
@@ -107,6 +142,10 @@ class Admission:
             self._is_known(run, entry.name, entry.doc)
             run.stopped = run.stopped or entry.name == "stop"
             yield offset, entry, after
+
+    def leave_out(self, raw: str) -> None:
+        """Know a run of which nothing is to be processed."""
+        self._add(_Run(raw, self._next_serial(), skipped=True))
 
     def journals(self) -> Iterator[Journal]:
         """Yield the journals of the runs that are known and not done with."""
@@ -134,25 +173,12 @@ class Admission:
         self._add(_Run(uid, self._next_serial(), journal))
         yield Admitted("start", doc, journal)
 
-    def _catch_up(self, name: str, doc: Document) -> Iterator[Admitted]:
-        """Yield the beginning of a run that was missed, if the raw store has it."""
-        uid = doc.get("run_start") or doc.get("descriptor")
-        if self._raw is None or not isinstance(uid, str) or uid in self._asked:
-            return
-        self._asked[uid] = None
-        if len(self._asked) > _MOST_ASKED:
-            del self._asked[next(iter(self._asked))]
-        start = self._raw.start_of(uid)
-        if start is None:
-            return
-        known = self._runs.find("start", start)
-        # What comes late of a run that is done with must not begin it again.
-        if self._is_finished(start["uid"]) if known is None else not known.open:
-            return
-        log.info("run %s: documents were missed; the raw store is asked for them", start["uid"])
-        if known is None:
-            yield from self._start(start, False)
-        for each, note in self._raw.notes_of(start["uid"]):
+    def _catch_up(self, missed: Missed) -> Iterator[Admitted]:
+        """Yield the beginning of a run that was missed."""
+        log.info("run %s: documents were missed; the raw store is asked", missed.start["uid"])
+        if self._runs.find("start", missed.start) is None:
+            yield from self._start(missed.start, False)
+        for each, note in missed.notes:
             yield from self.admit(each, note)
 
     def let_go(self) -> None:

@@ -4,18 +4,19 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ptychoseg_stream.errors import SourceError
+from ptychoseg_stream.errors import SourceError, SourceLost
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
-from .guard import Guard
 from .inbox import Inbox
-from .loop import Close, Loop, Message, Target
+from .loop import Close, Loop, Message, Suspend, Target
 from .source import Source
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ def feed(
     """Process what a source delivers until it ends or `stopping` is set.
 
     When the source ends, all is labelled, and runs without a stop document are closed as failed.
-    When it is stopped, or cannot be used, open runs are left to the next process: see `Inbox`.
+    When it is stopped, or cannot be used, open runs are left to the next process: see `Inbox`. So
+    are runs of an earlier process that the source, whether it ends or not, has nothing of.
 
     Parameters
     ----------
@@ -164,6 +166,8 @@ class _Feeder:
         self._suspended = False
         self._delivered = 0
         self._vitals = Vitals()
+        self._end_at = float("inf")  # s, monotonic
+        self._elsewhere = set(inbox.open_runs)  # of an earlier process, and not of this source
         self._thread = threading.Thread(target=self._deliver, name="ptychoseg-source", daemon=True)
 
     def run(self, target: Target) -> Fed:
@@ -191,11 +195,19 @@ class _Feeder:
         )
 
     def take(self, timeout: float) -> Message | None:
+        self._look()
+        return self._inbox.take(timeout)
+
+    def ending(self) -> Suspend | None:
+        self._look()
+        return Suspend(self._options.stop_timeout) if time.monotonic() >= self._end_at else None
+
+    def _look(self) -> None:
         # Also when the source has ended: what it left may take hours.
         if self._stopping.is_set() and not self._suspended:
             self._suspended = True
             self._inbox.suspend(self._options.stop_timeout)
-        return self._inbox.take(timeout)
+            self._end_at = time.monotonic() + self._options.stop_timeout
 
     def alive(self) -> bool:
         return True
@@ -216,10 +228,11 @@ class _Feeder:
     def _deliver(self) -> None:
         done = self._guard.call("read the source", self._read, False)
         if not done and self._error is None:
-            self._error = SourceError(f"the source failed: {self._guard.last}")
+            self._error = SourceLost(f"the source failed: {self._guard.last}")
         if self._error is None and not self._stopping.is_set():
             self._exhausted = True
-            self._inbox.tell(Close(self._options.store_timeout, _SOURCE_ENDED))
+            spare = frozenset(self._elsewhere)
+            self._inbox.tell(Close(self._options.store_timeout, _SOURCE_ENDED, spare))
         else:
             self._stopping.set()  # the loop suspends
 
@@ -231,6 +244,8 @@ class _Feeder:
         def callback(name: str, doc: Document) -> int:
             number = put(name, doc)
             self._delivered += 1
+            if self._elsewhere:
+                self._elsewhere.discard(_run_of(name, doc))
             return number
 
         try:
@@ -238,3 +253,9 @@ class _Feeder:
         except SourceError as error:
             self._error = error
         return True
+
+
+def _run_of(name: str, doc: Document) -> str:
+    """Return the run that a document names; empty if it names none."""
+    uid: object = doc.get("uid" if name == "start" else "run_start")
+    return uid if isinstance(uid, str) else ""

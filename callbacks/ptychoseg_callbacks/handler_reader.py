@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychoseg_stream.errors import DatasetError
+from ptychoseg_stream.node.guard import Guard
 
 from .assets import Asset
-from .guard import Guard
 from .hdf5_reader import check_frame_size
 from .paths import Fence, check_regular, local_path
 from .patience import Patience

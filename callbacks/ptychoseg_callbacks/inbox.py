@@ -1,33 +1,34 @@
 """Takes documents from a source's thread, writes them down, and hands them to the loop."""
 
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.ports import Clock, RawStore
 
-from .admission import Admission, Admitted
-from .documents import Document, image_bytes, thinned
-from .guard import Guard
+from .documents import Document
+from .early import EarlyDocuments, Put
+from .intake import Intake
 from .journal import Journal
 from .journals import Journals
 from .loop import Close, Drain, Message, Received, Suspend
-from .waiting import OverloadOptions, Waiting
+from .recovery import recover
+from .waiting import OverloadOptions, Unreadable, Waiting
 
 log = logging.getLogger(__name__)
 
-_SYNC_EVERY = 0.2  # s
-_MOST_UNWRITTEN = 100_000  # documents in memory of runs without a journal
+_ROUNDS = 8  # in which early documents are let in while others come
 
 
 class Inbox:
     """A queue of documents that outlives its process, and whose memory is bounded.
 
-    Documents of runs that an earlier process has left come first.
+    Documents of runs that an earlier process has left come first. To read them takes a while:
+    who must not wait makes an inbox that does it `later`, and calls `recover`; documents that are
+    put in before it returns wait on disk.
 
     Parameters
     ----------
@@ -42,6 +43,8 @@ class Inbox:
         Seconds since the epoch; seconds of a clock that never jumps.
     resume : bool
         Whether runs that an earlier process has left are gone on with.
+    later : bool
+        Whether they are read by `recover`, and not now.
     """
 
     def __init__(
@@ -52,42 +55,52 @@ class Inbox:
         clock: Clock = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         resume: bool = True,
+        later: bool = False,
     ) -> None:
         self._journals = journals
         self._overload = overload or OverloadOptions()
         self._clock = clock
         self._now = monotonic
         self._guard = Guard(log)
-        self._admission = Admission(journals, raw)
         self._waiting = Waiting(self._overload)
-        self._intake = threading.Lock()  # one document at a time; never held by who takes
+        self._intake = Intake(journals, self._overload, raw, self._waiting, monotonic)
+        self._order = threading.Lock()  # one document at a time; never held by who takes
         self._number = self._sender = 0
-        self._sync_due = 0.0
-        self._unsynced: set[Journal] = set()
+        self._early: EarlyDocuments | None = None
+        self._told: list[Drain | Close] = []  # behind early documents
+        self._recovered = threading.Event()
+        self._suspect: Journal | None = None  # it is to blame if this process dies
+        self._unreadable = ""  # derived run of which documents cannot be read
+        self._unread = 0
         self._suspend_at = float("inf")
         self._suspend_for = 0.0
-        self.lost = 0
-        """Documents that could neither be written down nor held in memory, or not read again."""
         self.resumed = 0
         """Runs of an earlier process that are gone on with."""
-        if resume and journals is not None:
-            self._resume(journals)
+        if not resume or journals is None:
+            self._recovered.set()
+        elif not later:
+            self.recover()
 
     @property
     def waiting(self) -> int:
         """Documents that are not processed yet, the one being processed included."""
-        return len(self._waiting)
+        early = self._early
+        return len(self._waiting) + (len(early) if early else 0)
+
+    @property
+    def lost(self) -> int:
+        """Documents that could neither be written down nor held in memory, or not read again."""
+        return self._intake.lost + self._unread
 
     @property
     def duplicates(self) -> int:
         """Documents that came again and were left out."""
-        return self._admission.duplicates
+        return self._intake.duplicates
 
     @property
     def open_runs(self) -> list[str]:
         """Uids of the raw runs that are written down and not finished."""
-        with self._intake:
-            return [each.raw for each in self._admission.journals() if not each.finished]
+        return [each.raw for each in self._intake.journals()]
 
     @property
     def number(self) -> int:
@@ -143,28 +156,32 @@ class Inbox:
         if self._overload.policy == "wait":
             self._waiting.wait_for_room()
         arrived = self._clock() if arrived is None else arrived
-        name = str(name)
-        with self._intake:
-            self._number += 1
-            if name == "start":
-                self._guard.renew()
-            done = self._guard.call(
-                f"find the run of a {name} document",
-                partial(self._put, name, doc, arrived, sender, redelivered),
-                False,
-            )
-            if not done:  # who processes it says what is wrong with it
-                received = Received(name, doc, arrived, self._number)
-                self._guard.call("queue a document", partial(self._hold, received, sender), None)
-            self._sender = max(self._sender, sender)
-            self._sync_if_due(name == "stop")
-            return self._number
+        while (number := self._put(str(name), doc, arrived, sender, redelivered)) == 0:
+            self._recovered.wait()  # the disk is full: nothing else is left to be done
+        return number
 
     def tell(self, message: Drain | Close) -> None:
         """Queue a message for the loop, behind all documents so far."""
         if isinstance(message, Close):
             self._waiting.release_sources()
-        self._waiting.tell(message)
+        with self._order:
+            if self._early is not None:
+                self._told.append(message)
+            else:
+                self._waiting.tell(message)
+
+    def recover(self) -> None:
+        """Queue what an earlier process has left, then what has come meanwhile; never raises."""
+        if self._recovered.is_set() or self._journals is None:
+            return
+        step = partial(recover, self._journals, self._intake, self._guard)
+        self.resumed = self._guard.call("go on with runs of earlier processes", step, 0)
+        for _ in range(_ROUNDS):
+            self._pour()
+        with self._order:
+            self._pour()
+            self._end_early()
+            self._recovered.set()
 
     def suspend(self, timeout: float) -> None:
         """Have the loop end after what waits now, but `timeout` [s] from now at the latest."""
@@ -179,119 +196,101 @@ class Inbox:
             return Suspend(self._suspend_for)
         try:
             message = self._waiting.take(0.0 if left < float("inf") else timeout)
-        except (OSError, ValueError) as error:
-            self.lost += 1
-            log.error("documents that wait on disk cannot be read, and are left out: %s", error)
+        except Unreadable as error:
+            self._note_unreadable(error)
             return None
         if message is None and left < float("inf"):
             return Suspend(self._suspend_for)
-        if message is None:
-            self._sync_if_due(False)
+        if isinstance(message, Received):
+            self._note_taken(message)
+        elif message is None:
+            self._intake.sync_if_due(False)
             self._let_go()
         return message
 
     def sync(self) -> None:
         """Have the disk hold all documents so far, even if the power fails."""
-        while self._unsynced:
-            with contextlib.suppress(KeyError):
-                self._unsynced.pop().sync()
+        self._intake.sync()
 
     def close(self) -> None:
         """Leave the journals that are not finished to the next process."""
         self._waiting.release_sources()
-        with self._intake:
-            for journal in self._admission.journals():
-                if not journal.finished:
-                    journal.release()
+        self._recovered.set()
+        for journal in self._intake.journals():
+            journal.release()
+        if self._suspect is not None:
+            self._suspect.spare()
+        early, self._early = self._early, None
+        if early is not None:
+            early.journal.release()
 
-    def _put(
-        self, name: str, doc: Document, arrived: float, sender: int, redelivered: bool
-    ) -> bool:
-        for each in self._admission.admit(name, doc, redelivered):
-            self._enqueue(each, arrived, sender)
-        return True
+    def _put(self, name: str, doc: Document, arrived: float, sender: int, again: bool) -> int:
+        """Take a document and return its number; 0 if there is no room for it yet."""
+        with self._order:
+            put = Put(name, doc, arrived, self._number + 1, sender, again)
+            if self._recovered.is_set():
+                self._intake.take_in(put)
+            elif not self._put_early(put):
+                return 0
+            self._number += 1
+            self._sender = max(self._sender, sender)
+            return self._number
 
-    def _enqueue(self, each: Admitted, arrived: float, sender: int) -> None:
-        journal = each.journal
-        if journal is None or journal.finished:  # closed before its stop document came
-            self._hold(Received(each.name, each.doc, arrived, self._number), sender)
+    def _put_early(self, put: Put) -> bool:
+        """Have a document wait on disk until the runs of earlier processes were read."""
+        if self._early is None:
+            journal = self._journals.create_early() if self._journals is not None else None
+            self._early = EarlyDocuments(journal) if journal is not None else None
+        early = self._early
+        if early is None:
+            return False
+        written = self._guard.call("write a document down", partial(early.add, put), False)
+        self._intake.written(early.journal)
+        self._intake.sync_if_due(False)
+        return written
+
+    def _pour(self) -> None:
+        """Let in what waits on disk now."""
+        early = self._early
+        if early is None:
             return
-        append = partial(journal.append, each.name, each.doc, arrived, sender)
-        written = self._guard.call(f"write a {each.name} document down", append, None)
-        if written is None:
-            if not journal.end:
-                journal.discard()  # without its start document, a run cannot be gone on with
-            self._hold(Received(each.name, each.doc, arrived, self._number), sender)
-            return
-        offset, entry = written
-        # What is processed is what a process that resumes the run would read.
-        received = Received(entry.name, entry.doc, arrived, self._number, journal)
-        if offset < 0:
-            self._hold(received, sender)
-            return
-        self._unsynced.add(journal)
-        size = journal.end - offset
-        if self._waiting.fits(size):
-            self._waiting.hold(received, size)
-        else:
-            self._waiting.spill(journal, each.name, offset, journal.end, self._number)
+        for _ in range(len(early)):
+            if not len(early):  # the rest cannot be found on disk
+                return
+            each = self._guard.call("read a document that waits on disk", early.take, False)
+            if isinstance(each, Put):
+                self._intake.take_in(each)
+            else:
+                self._unread += 1
 
-    def _hold(self, received: Received, sender: int) -> None:
-        """Queue a document that no journal holds."""
-        name, doc = received.name, received.doc
-        size = self._guard.call("measure a document", partial(image_bytes, name, doc), 0)
-        if size and not self._waiting.fits(size):
-            received, size = replace(received, doc=thinned(doc, self._reason())), 0
-        if self._waiting.memory_documents > _MOST_UNWRITTEN and name in ("event", "event_page"):
-            self._lose()
-            return
-        self._waiting.hold(received, size, sender)
+    def _end_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            early.journal.discard()
+        while self._told:
+            self._waiting.tell(self._told.pop(0))
 
-    def _reason(self) -> str:
-        return (
-            f"memory limit of {self._overload.memory_bytes / 2**20:.3g} MiB reached with "
-            f"{self.waiting} documents waiting: labelling is slower than the scan, and there is "
-            "no journal to keep them in; see spool.folder, or raise overload.memory_bytes"
-        )
-
-    def _lose(self) -> None:
-        self.lost += 1
-        if self.lost == 1:
-            log.error(
-                "%d documents wait and there is no journal to keep them in: events are left out, "
-                "and their frames are accounted for as lost; see spool.folder",
-                self.waiting,
-            )
-
-    def _sync_if_due(self, stopped: bool) -> None:
-        if self._unsynced and (stopped or self._now() >= self._sync_due):
-            self.sync()
-            self._sync_due = self._now() + _SYNC_EVERY
+    def _note_taken(self, received: Received) -> None:
+        """Blame the run that is gone on with, until another one is worked on."""
+        replayed = received.journal if received.number == 0 else None
+        if replayed is not None:
+            replayed.attempt()  # first: if this process dies now, one is to blame
+        if self._suspect is not None and self._suspect is not replayed:
+            self._suspect.spare()
+        self._suspect = replayed
 
     def _let_go(self) -> None:
-        if self._intake.acquire(blocking=False):
-            try:
-                self._admission.let_go()
-            finally:
-                self._intake.release()
+        """Hold no journal that is done with: its file would stay open."""
+        self._intake.let_go()
+        if self._suspect is not None and self._suspect.finished:
+            self._suspect = None
 
-    def _resume(self, journals: Journals) -> None:
-        for journal in journals.unfinished():
-            step = partial(self._resume_one, journal)
-            count = self._guard.call(f"go on with the run in {journal.folder}", step, -1)
-            if count > 0:
-                self.resumed += 1
-                log.warning("run %s: going on with it; %d documents", journal.raw, count)
-            elif count == 0:
-                journal.discard()  # not even its start document was written down
-            else:
-                journal.release()
-
-    def _resume_one(self, journal: Journal) -> int:
-        count = 0
-        for offset, entry, after in self._admission.resume(journal):
-            if count == 0 and entry.name != "start":
-                raise ValueError("its first document is no start document; remove the folder")
-            count += 1
-            self._waiting.spill(journal, entry.name, offset, after, 0)
-        return count
+    def _note_unreadable(self, error: Unreadable) -> None:
+        self._unread += error.count
+        if error.journal.derived != self._unreadable:
+            self._unreadable = error.journal.derived
+            log.error(
+                "documents that wait on disk cannot be read, and are left out: %s (further ones "
+                "of this run are only counted)",
+                error,
+            )

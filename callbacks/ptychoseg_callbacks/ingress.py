@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
-from .guard import Guard
 from .worker import Worker
 
 log = logging.getLogger(__name__)

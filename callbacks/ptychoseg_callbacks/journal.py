@@ -3,9 +3,10 @@
 ::
 
     <spool.folder>/runs/<uid of the derived run>/
-        run.json         raw and derived uid, when it began, whose it is
+        run.json         raw and derived uid, when it began, whose it is, on which machine
         documents.log    every document, arrays included, in the order of arrival
         checkpoint       what the labeller remembers after so many frames
+        attempts         how often it was gone on with in vain, if it was
         lock             locked by the process that works on the run; the kernel unlocks it
     <spool.folder>/runs/finished    raw runs that were processed completely, the last ones
 """
@@ -20,9 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ptychoseg_stream.node.disk import check_free, write_whole
 from ptychoseg_stream.node.spool import SpoolOptions
 
-from .disk import check_free, write_whole
+from .attempts import Attempts
 from .documents import Document, decode, encode
 from .record_log import RecordLog
 
@@ -82,6 +84,7 @@ class Journal:
         self.folder = folder
         self._options = options
         self._remember = remember
+        self._attempts = Attempts(folder)
         self._log = RecordLog(folder / _DOCUMENTS)
         # Last: whoever made the lock gives it back if this fails.
         self._unlock = weakref.finalize(self, os.close, lock)
@@ -133,7 +136,7 @@ class Journal:
         return Entry(*decode(record)), after
 
     def recover(self) -> Iterator[tuple[int, Entry, int]]:
-        """Yield offset, document and offset of the next one; a torn one at the end is cut off.
+        """Yield offset, document and offset of the next one; damaged ones are left out.
 
         Raises
         ------
@@ -142,6 +145,28 @@ class Journal:
         """
         for offset, record, after in self._log.recover():
             yield offset, Entry(*decode(record)), after
+        if self._log.damaged:
+            log.error(
+                "run %s: documents in its journal %s are damaged, and %d are left out: their "
+                "frames are filled in from the raw run's store or files, or lost. Check that disk",
+                self.raw,
+                self.folder,
+                self._log.damaged,
+            )
+
+    def following(self, offset: int) -> int:
+        """Return where the document behind one that cannot be read begins; 0 if nobody knows."""
+        return self._log.following(offset)
+
+    def attempt(self) -> None:
+        """Note that its next document is replayed: it counts until `spare`, or a new checkpoint."""
+        if not self.finished:
+            self._attempts.reach()
+
+    def spare(self) -> None:
+        """Take back what `attempt` noted: the run did no harm."""
+        if not self.finished:
+            self._attempts.undo()
 
     def sync(self) -> None:
         """Have the disk hold all documents so far, even if the power fails; never raises."""
@@ -170,6 +195,7 @@ class Journal:
             If the disk is full or broken; the checkpoint before is still there.
         """
         write_whole(self.folder / _CHECKPOINT, data)
+        self._attempts.reset()
 
     def finish(self) -> None:
         """Forget the run: all of it is stored. Never raises."""
@@ -198,9 +224,19 @@ class Journal:
             )
         self._unlock()
 
+    def refuse(self) -> None:
+        """Leave the run, which cannot be opened, to later attempts; never raises."""
+        with self._guard:
+            if self.finished:
+                return
+            self.finished = True
+        self._attempts.refuse()
+        self._unlock()  # what waits can still be read
+
     def release(self) -> None:
         """Leave the run to whoever finds its journal next."""
         self.sync()
+        self.spare()
         with self._guard:
             self.finished = True
         self._log.close()

@@ -1,17 +1,16 @@
 """Keeps what lets another process go on with a run: its checkpoints, until all of it is stored."""
 
 import logging
-import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
-from ptychoseg_stream.errors import CheckpointError
-from ptychoseg_stream.node.ports import Account, Labeller, RunInfo, Sink
+from ptychoseg_stream.node.guard import Guard
+from ptychoseg_stream.node.ports import Labeller, RunInfo, Sink
 
-from .guard import Guard
 from .open_run import OpenRun
 from .resume import Checkpoint
+from .takeover import TakeOver
 from .tally import Tally
 
 log = logging.getLogger(__name__)
@@ -40,29 +39,9 @@ class Keeper:
         self._sink = sink
         self._guard = guard
         self._every = every
+        self._take_over = TakeOver(labeller, sink, guard)
         self._ended: list[OpenRun] = []  # whose rows are not all safe yet
         self._left: list[OpenRun] = []  # to the next process
-
-    def find(self, run: OpenRun, info: RunInfo) -> Checkpoint | None:
-        """Return the checkpoint that an earlier process left, if it can be used; name the run."""
-        journal = run.journal
-        if journal is None:
-            run.derived = info.derived
-            return None
-        run.derived = journal.derived
-        if not journal.resumed:
-            return None
-        data = self._guard.call("read a checkpoint", journal.load_checkpoint, b"")
-        try:
-            found = Checkpoint.unpack(data) if data else None
-        except CheckpointError as error:
-            log.warning("run %s: labelled again from its first frame: %s", run.uid, error)
-            return None
-        if found is None or found.digest == run.digest:
-            run.derived = found.derived if found else run.derived
-            return found
-        self._give_up(run, found, info)
-        return None
 
     def named(self, run: OpenRun, info: RunInfo) -> RunInfo:
         """Return what the sink is told of a run: with the identity that its journal gives it."""
@@ -71,20 +50,16 @@ class Keeper:
         began, resumed = run.journal.began, run.journal.resumed
         return replace(info, derived=run.derived, began=began, resumed=resumed)
 
-    def begin(self, run: OpenRun, checkpoint: Checkpoint | None) -> None:
-        """Have the labeller begin a run, or go on with it."""
-        try:
-            self._labeller.open(run.uid, checkpoint.labeller if checkpoint else b"")
-        except CheckpointError as error:
-            # Its rows come again, and the sink leaves them out: slower, and the same in the end.
-            log.warning("run %s: labelled again from its first frame: %s", run.uid, error)
-            checkpoint = None
-            self._labeller.open(run.uid)
+    def begin(self, run: OpenRun, info: RunInfo) -> None:
+        """Have the labeller begin a run, or go on with it; name the derived run."""
+        run.settings, run.target = info.settings, info.target
+        checkpoint = self._take_over.go_on(run, info)
         if checkpoint is None:
+            self._labeller.open(run.uid)
             if run.journal is not None:
                 # The labeller remembers what there was when the run began: that may change.
-                _, data = self._taken(run, 0) or (0, b"")
-                self._save(run, data or Checkpoint(0, run.derived, run.digest).pack(), 0)
+                taken = self._taken(run, 0)
+                self._save(run, taken[1] if taken else _checkpoint(run, 0).pack(), 0)
             return
         run.finder.skip_before = run.safe = checkpoint.next
         if checkpoint.tally:
@@ -124,9 +99,8 @@ class Keeper:
         state = self._guard.call("take a checkpoint", take, None)
         if state is None:
             return None
-        tally = run.tally.plain()
-        packed = Checkpoint(following, run.derived, run.digest, state, tally).pack()
-        return following, packed
+        empty = _checkpoint(run, following)
+        return following, replace(empty, labeller=state, tally=run.tally.plain()).pack()
 
     def _save_waiting(self, run: OpenRun) -> None:
         if run.waiting is not None and self._sink.stored(run.uid) >= run.waiting[0]:
@@ -146,17 +120,7 @@ class Keeper:
         if self._guard.call("write a checkpoint", save, False):
             run.safe = following
 
-    def _give_up(self, run: OpenRun, found: Checkpoint, info: RunInfo) -> None:
-        """Close what was labelled with other options, and begin anew beside it."""
-        run.derived = str(uuid.uuid5(uuid.UUID(found.derived), run.digest))
-        reason = f"the profile changed while the node was down; labelled anew as {run.derived}"
-        log.warning("run %s: %s", run.uid, reason)
-        began = run.journal.began if run.journal else 0.0
-        old = replace(info, derived=found.derived, began=began, resumed=True)
-        account = Tally.of(found.tally).account("fail", reason) if found.tally else None
 
-        def close() -> None:
-            self._sink.open(old)
-            self._sink.close(run.uid, account or Account(exit_status="fail", reason=reason))
-
-        self._guard.call("close a run of another profile", close, None)
+def _checkpoint(run: OpenRun, following: int) -> Checkpoint:
+    """Return a checkpoint that says what it belongs to, and nothing else."""
+    return Checkpoint(following, run.derived, run.settings, run.target)

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeAlias
 
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
-from .guard import Guard
 from .journal import Journal
 
 log = logging.getLogger(__name__)
@@ -57,10 +58,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End, after all documents before this; storing may take `timeout` [s]."""
+    """End, after all documents before this; storing may take `timeout` [s].
+
+    Open runs are closed for `reason`; those whose raw uids are in `spare` are left as they are.
+    """
 
     timeout: float
     reason: str = "the node was closed before the stop document came"
+    spare: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +84,8 @@ class Target(Protocol):
     heartbeat: Callable[[], None]
     """Set by the loop; the target may call it, on the loop's thread, during long work."""
 
-    def steps(self, received: Received) -> Iterator[None]:
-        """Process one document in steps."""
+    def steps(self, received: Received) -> Generator[None]:
+        """Process one document in steps; closed before its end, it is as if it had not come."""
         ...
 
     def flush(self) -> None:
@@ -88,7 +93,7 @@ class Target(Protocol):
         ...
 
     def tick(self) -> None:
-        """Do what is due: called often when idle, and about once a second between documents."""
+        """Do what is due: called often when idle, about once a second between steps when busy."""
         ...
 
     def stored(self) -> int:
@@ -103,8 +108,8 @@ class Target(Protocol):
         """Say how things stand."""
         ...
 
-    def close_open_runs(self, reason: str) -> None:
-        """Close the runs that have not stopped, as failed."""
+    def close_open_runs(self, reason: str, spare: Collection[str] = ()) -> None:
+        """Close the runs that have not stopped, as failed; not those with raw uids in `spare`."""
         ...
 
     def suspend(self) -> None:
@@ -121,6 +126,10 @@ class Port(Protocol):
 
     def take(self, timeout: float) -> Message | None:
         """Return the next message, or None if none came within `timeout` [s]."""
+        ...
+
+    def ending(self) -> Suspend | None:
+        """Return what ends the work at once, within a document and though others wait."""
         ...
 
     def alive(self) -> bool:
@@ -182,7 +191,9 @@ class Loop:
                     return self._close(Close(60.0, "the process that ran the scan has ended"))
                 message = self._port.take(0.0 if self._drains else _PERIOD)
             if isinstance(message, Received):
-                self._process(message)
+                ending = self._process(message)
+                if ending is not None:
+                    return self._suspend(ending)
             elif isinstance(message, Drain):
                 self._drains.append((message.token, self._now() + message.timeout))
             elif isinstance(message, Close):
@@ -190,17 +201,28 @@ class Loop:
             elif isinstance(message, Suspend):
                 return self._suspend(message)
 
-    def _process(self, message: Received) -> None:
+    def _process(self, message: Received) -> Suspend | None:
         if message.name == "start":
             self._guard.renew()
-        self._guard.call(f"process a {message.name} document", partial(self._steps, message), None)
+        steps = partial(self._steps, message)
+        ending = self._guard.call(f"process a {message.name} document", steps, None)
+        self._do_what_is_due()
+        return ending
+
+    def _steps(self, message: Received) -> Suspend | None:
+        """Process a document; a whole scan may be in it, so it may be broken off."""
+        with closing(self._target.steps(message)) as steps:
+            for _ in steps:
+                self._do_what_is_due()
+                ending = self._port.ending()
+                if ending is not None:
+                    return ending
+        return None
+
+    def _do_what_is_due(self) -> None:
         if self._now() >= self._tick_due:
             self._tick()
         self._report_if_due()
-
-    def _steps(self, message: Received) -> None:
-        for _ in self._target.steps(message):
-            self._report_if_due()
 
     def _tick(self) -> None:
         self._guard.call("do what is due", self._target.tick, None)
@@ -242,11 +264,11 @@ class Loop:
             self._guard.call("tell what is stored", partial(self._port.stored, stored), None)
 
     def _close(self, message: Close) -> bool:
-        close = partial(self._target.close_open_runs, message.reason)
+        close = partial(self._target.close_open_runs, message.reason, message.spare)
         self._guard.call("close the open runs", close, None)
-        return self._finish(message.timeout)
+        return self._suspend(message) if message.spare else self._finish(message.timeout)
 
-    def _suspend(self, message: Suspend) -> bool:
+    def _suspend(self, message: Suspend | Close) -> bool:
         self._guard.call("leave the open runs", self._target.suspend, None)
         return self._finish(message.timeout)
 

@@ -1,7 +1,7 @@
 """What is remembered of an open run: the frames that wait, and the account of the others."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,8 +31,8 @@ class OpenRun:
         Its documents on disk.
     derived : str
         Uid of the derived run; empty if the sink chose one.
-    digest : str
-        Of the options it is labelled with.
+    settings, target
+        What it is labelled with, and where its rows go: as in `RunInfo`.
     pending : list of (Frame, float)
         Frames that wait for a full batch, and when their documents arrived [s since the epoch].
     tally : Tally
@@ -40,7 +40,7 @@ class OpenRun:
     last : Mask, optional
         The newest mask.
     heard : float
-        When its last document was processed [s, monotonic].
+        When a document of it, or a batch of its frames, was processed last [s, monotonic].
     safe : int
         Frames before this one need not be labelled again after a restart.
     waiting : (int, bytes), optional
@@ -55,7 +55,8 @@ class OpenRun:
     finder: FrameFinder
     journal: RunJournal | None = None
     derived: str = ""
-    digest: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    target: str = ""
     pending: list[tuple[Frame, float]] = field(default_factory=list[tuple[Frame, float]])
     tally: Tally = field(default_factory=Tally)
     last: Mask | None = None

@@ -1,5 +1,6 @@
 """A file that only grows, record by record: killing its writer costs the last one at most."""
 
+import errno
 import os
 import struct
 import weakref
@@ -22,6 +23,11 @@ class RecordLog:
     path : Path
         Made if it is not there.
 
+    Attributes
+    ----------
+    damaged : int
+        Records that `recover` left out.
+
     Raises
     ------
     OSError
@@ -33,6 +39,7 @@ class RecordLog:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         self._close = weakref.finalize(self, os.close, self._fd)
         self._end = os.fstat(self._fd).st_size
+        self.damaged = 0
 
     @property
     def end(self) -> int:
@@ -40,21 +47,31 @@ class RecordLog:
         return self._end
 
     def recover(self) -> Iterator[tuple[int, bytes, int]]:
-        """Yield offset, bytes, and offset of what follows, of each record; cut off the rest.
+        """Yield offset, bytes, and offset of what follows, of each whole record.
+
+        A damaged one in between is left out, and counted in `damaged`. What is behind the last
+        whole one is torn, and cut off.
 
         Raises
         ------
         OSError
             If the disk cannot be read.
         """
-        offset, size = 0, os.fstat(self._fd).st_size
-        while (record := self._whole(offset, size)) is not None:
-            after = offset + _HEADER.size + len(record)
-            yield offset, record, after
+        offset = whole = doubtful = 0
+        self.damaged = 0
+        size = os.fstat(self._handle).st_size
+        while after := self._after(offset, size):
+            record = self._whole(offset, after)
+            if record is None:
+                doubtful += 1
+            else:
+                self.damaged += doubtful
+                doubtful, whole = 0, after
+                yield offset, record, after
             offset = after
-        if offset < size:
-            os.ftruncate(self._fd, offset)
-        self._end = offset
+        if whole < size:
+            os.ftruncate(self._handle, whole)
+        self._end = whole
 
     def append(self, record: bytes) -> int:
         """Write a record at the end and return its offset.
@@ -69,7 +86,7 @@ class RecordLog:
             self._write(_HEADER.pack(len(record), zlib.crc32(record)), offset)
             self._write(record, offset + _HEADER.size)
         except OSError:
-            os.ftruncate(self._fd, offset)
+            os.ftruncate(self._handle, offset)
             raise
         self._end = offset + _HEADER.size + len(record)
         return offset
@@ -82,10 +99,18 @@ class RecordLog:
         OSError
             If there is none, or it is damaged.
         """
-        record = self._whole(offset, os.fstat(self._fd).st_size)
+        after = self._after(offset, os.fstat(self._handle).st_size)
+        record = self._whole(offset, after) if after else None
         if record is None:
             raise OSError(f"{self.path}: there is no whole record at byte {offset}")
-        return record, offset + _HEADER.size + len(record)
+        return record, after
+
+    def following(self, offset: int) -> int:
+        """Return where the record behind a damaged one begins; 0 if that is not known."""
+        try:
+            return self._after(offset, os.fstat(self._handle).st_size)
+        except OSError:
+            return 0
 
     def sync(self) -> None:
         """Have the disk hold all records.
@@ -95,24 +120,38 @@ class RecordLog:
         OSError
             If it does not.
         """
-        os.fsync(self._fd)
+        os.fsync(self._handle)
 
     def close(self) -> None:
-        """Give the file back; nothing can be read or written any more."""
+        """Give the file back; to read or write raises OSError from now on."""
+        self._fd = -1  # the number may soon be that of another file
         self._close()
 
-    def _whole(self, offset: int, size: int) -> bytes | None:
+    @property
+    def _handle(self) -> int:
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "it was closed", str(self.path))
+        return self._fd
+
+    def _after(self, offset: int, size: int) -> int:
+        """Return where a record ends, whole or not; 0 if its length cannot be right."""
         if size - offset < _HEADER.size:
-            return None
-        length, checksum = _HEADER.unpack(self._read(_HEADER.size, offset))
+            return 0
+        header = self._read(_HEADER.size, offset)
+        length = _HEADER.unpack(header)[0] if len(header) == _HEADER.size else 0
         # A disk that lost power leaves zeros at the end: an empty record would pass the check.
-        if not 0 < length <= size - offset - _HEADER.size:
-            return None
+        right = 0 < length <= size - offset - _HEADER.size
+        return offset + _HEADER.size + length if right else 0
+
+    def _whole(self, offset: int, after: int) -> bytes | None:
+        data = self._read(_HEADER.size, offset)
+        length = after - offset - _HEADER.size
         record = self._read(length, offset + _HEADER.size)
-        return record if len(record) == length and zlib.crc32(record) == checksum else None
+        whole = len(record) == length and zlib.crc32(record) == _HEADER.unpack(data)[1]
+        return record if whole else None
 
     def _read(self, length: int, offset: int) -> bytes:
-        data = os.pread(self._fd, min(length, _MOST), offset)
+        data = os.pread(self._handle, min(length, _MOST), offset)
         if len(data) in (0, length):
             return data
         return data + self._read(length - len(data), offset + len(data))
@@ -120,5 +159,5 @@ class RecordLog:
     def _write(self, data: bytes, offset: int) -> None:
         left = memoryview(data)
         while left:
-            written = os.pwrite(self._fd, left[:_MOST], offset)
+            written = os.pwrite(self._handle, left[:_MOST], offset)
             left, offset = left[written:], offset + written

@@ -1,17 +1,19 @@
 """Where a run can be gone on with after its node has died: a checkpoint, beside its journal."""
 
+import json
+import uuid
 import zlib
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from ptychoseg_stream.errors import CheckpointError
 
 from .documents import decode, encode
 
-VERSION = 1
-_SUM = 4  # bytes of the checksum in front
+VERSION = 2
+_SUM = 9  # characters of the checksum in front
 
 
 class RunJournal(Protocol):
@@ -41,14 +43,19 @@ class RunJournal(Protocol):
 class Checkpoint:
     """All that is needed, beside the documents of a run, to go on from a frame.
 
+    As bytes it is a line of text that says what it belongs to, and the rest behind it; each has a
+    checksum of its own. So it is known whose rows are stored already when the rest is damaged.
+
     Parameters
     ----------
     next : int
         Index of the first frame to label; rows of those before it are stored.
     derived : str
         Uid of the derived run.
-    digest : str
-        Of the options the run is labelled with.
+    settings : mapping of str to str
+        What the run is labelled with; see `ptychoseg_stream.node.ports.RunInfo`.
+    target : str
+        Where its rows go.
     labeller : bytes
         What the labeller remembers; empty before the first frame.
     tally : dict
@@ -57,14 +64,16 @@ class Checkpoint:
 
     next: int
     derived: str
-    digest: str
+    settings: Mapping[str, str] = field(default_factory=dict[str, str])
+    target: str = ""
     labeller: bytes = b""
     tally: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def pack(self) -> bytes:
         """Return it as bytes."""
-        body = encode({"version": VERSION, **asdict(self)})
-        return zlib.crc32(body).to_bytes(_SUM, "little") + body
+        about = [VERSION, self.next, self.derived, dict(self.settings), self.target]
+        body = encode([self.labeller, self.tally])
+        return b"".join([_summed(json.dumps(about).encode()), b"\n", _summed(body)])
 
     @classmethod
     def unpack(cls, data: bytes) -> "Checkpoint":
@@ -75,16 +84,41 @@ class Checkpoint:
         CheckpointError
             If that is damaged, or was written by another version.
         """
+        about = cls.about(data)
         try:
-            if zlib.crc32(data[_SUM:]) != int.from_bytes(data[:_SUM], "little"):
-                raise ValueError("its checksum does not fit")
-            values = dict(decode(data[_SUM:]))
-            version = values.pop("version")
+            labeller, tally = decode(_content(data.partition(b"\n")[2]))
+            return replace(about, labeller=bytes(labeller), tally=dict(tally))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CheckpointError(f"it is damaged: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def about(cls, data: bytes) -> "Checkpoint":
+        """Return the first line only, without labeller and tally; the rest may be damaged.
+
+        Raises
+        ------
+        CheckpointError
+            If the line is damaged, or was written by another version.
+        """
+        try:
+            version, *what = json.loads(_content(data.partition(b"\n")[0]))
             if version != VERSION:
                 raise CheckpointError(f"it has version {version}, this is version {VERSION}")
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            following, derived, settings, target = what
+            uuid.UUID(derived)
+            return cls(int(following), derived, dict(settings), str(target))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"it is damaged: {type(error).__name__}: {error}") from error
+
+
+def _summed(data: bytes) -> bytes:
+    return f"{zlib.crc32(data):08x} ".encode() + data
+
+
+def _content(summed: bytes) -> bytes:
+    if summed != _summed(summed[_SUM:]):
+        raise ValueError("its checksum does not fit")
+    return summed[_SUM:]
 
 
 Safe: TypeAlias = Callable[[str, int], bool]

@@ -1,11 +1,14 @@
 """Which run does a document belong to? Runs may be interleaved, repeated, or never stopped."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from ptychoseg_stream.errors import DatasetError
 
 from .documents import Document
+
+log = logging.getLogger(__name__)
 
 _LONGEST_UID = 200  # characters
 
@@ -27,9 +30,17 @@ class Router(Generic[T]):
 
     `event_model.RunRouter` is not used: it keeps a run without a stop document for ever, raises on
     a start document that comes twice, and raises for each document of a run it has not seen start.
+
+    Parameters
+    ----------
+    is_open : callable
+        Whether more is to come of a run: old resource documents, which do not name their run, may
+        belong to it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_open: Callable[[T], bool] = lambda _: True) -> None:
+        self._is_open = is_open
+        self._guessed = False
         self._items: dict[str, T] = {}  # by run uid, the run heard of longest ago first
         self._run_of: dict[str, str] = {}  # uid of a descriptor or resource -> run uid
 
@@ -41,14 +52,18 @@ class Router(Generic[T]):
         """Yield the items, the one whose documents came longest ago first."""
         return iter(list(self._items.values()))
 
-    def add(self, run: str, item: T) -> None:
-        """Open a run."""
+    def add(self, run: str, item: T, references: Iterable[str] = ()) -> None:
+        """Open a run; its descriptors and resources may be known already."""
         self._items[run] = item
+        self._run_of.update(dict.fromkeys(references, run))
 
-    def remove(self, run: str) -> None:
-        """Forget a run and all that belongs to it."""
+    def remove(self, run: str) -> list[str]:
+        """Forget a run and all that belongs to it: the uids returned."""
         self._items.pop(run, None)
-        self._run_of = {uid: owner for uid, owner in self._run_of.items() if owner != run}
+        gone = [uid for uid, owner in self._run_of.items() if owner == run]
+        for uid in gone:
+            del self._run_of[uid]
+        return gone
 
     def find(self, name: str, doc: Document) -> T | None:
         """Return the item of the run of a document; None if that run is not open.
@@ -70,11 +85,22 @@ class Router(Generic[T]):
         if name == "start":
             return _uid_of(doc)
         if name in _NAMES_ITS_RUN:
-            # Old resource documents do not name their run; the run heard of last is the best guess.
-            # A stop document must name it: it would end the wrong one.
-            newest = "" if name == "stop" else next(reversed(self._items), "")
-            return doc.get("run_start") or newest
+            # A stop document must name it: a guess would end the wrong one.
+            return doc.get("run_start") or ("" if name == "stop" else self._likely())
         return self._run_of.get(doc.get(_REFERENCE.get(name, ""), ""), "")
+
+    def _likely(self) -> str:
+        """Return the run of a document that does not name it: the open one heard of last."""
+        possible = [run for run, item in self._items.items() if self._is_open(item)]
+        if len(possible) > 1 and not self._guessed:
+            self._guessed = True
+            log.warning(
+                "a resource document does not say of which run it is, and %d are open: taken to be "
+                "of run %s, which was heard of last; so are all such documents",
+                len(possible),
+                possible[-1],
+            )
+        return possible[-1] if possible else ""
 
 
 def _uid_of(start: Document) -> str:

@@ -2,25 +2,26 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from ptychoseg_stream.errors import PtychosegError
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.ports import Account, Clock, Labeller, RawStore, RunInfo, Sink
 from ptychoseg_stream.node.vitals import Vitals
-from ptychoseg_stream.science.frame import Frame, Mask
+from ptychoseg_stream.science.frame import Frame
 
 from .documents import Document
 from .frames import FrameFinder
-from .guard import Guard
 from .keeper import Keeper
+from .labelling import Labelling
 from .loop import Received
-from .open_run import OpenRun, refusal
+from .open_run import OpenRun
 from .resume import ENDED, Receipts
 from .routing import Router
 from .segmentation_options import SegmentationOptions
+from .strays import Strays
 
 __all__ = ["Segmentation", "SegmentationOptions"]
 
@@ -76,9 +77,16 @@ class Segmentation:
         self._receipts = Receipts()
         self._shown: OpenRun | None = None
         self._guard = Guard(log)
+        self._labelling = Labelling(labeller, sink, self._guard, clock)
         self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
+        self._strays = Strays()
+        self._quiet = monotonic()  # when nothing waited to be processed
         self.heartbeat: Callable[[], None] = lambda: None
-        self.unknown = 0  # documents of runs whose start document was not seen
+
+    @property
+    def unknown(self) -> int:
+        """Documents of runs that are not open: their start was missed, or they were closed."""
+        return self._strays.count
 
     def __call__(self, name: str, doc: Document) -> None:
         """Process one document completely: its arrays may be overwritten afterwards."""
@@ -87,39 +95,48 @@ class Segmentation:
         self.flush()
         self.tick()
 
-    def steps(self, received: Received) -> Iterator[None]:
+    def steps(self, received: Received) -> Generator[None]:
         """Process one document, and yield whenever a batch of frames is stored.
 
         Frames that do not fill a batch wait for the next document, or for `flush`; their images
-        must not be overwritten until then.
+        must not be overwritten until then. Whoever closes the generator breaks the document off:
+        its run must then be left to the next process, which begins with that document again.
         """
         name, doc = received.name, received.doc
-        run = self._open(received) if name == "start" else self._runs.find(name, doc)
+        with ExitStack() as undo:
+            if name == "start" and received.journal is not None:
+                undo.callback(received.journal.refuse)
+            run = self._open(received) if name == "start" else self._runs.find(name, doc)
+            undo.pop_all()
         if run is None:
-            self._note_unknown(name)
+            self._strays.note(name, doc)
             return
         run.heard = self._now()
+        whole = True
         try:
             yield from self._take(run, run.finder.of(name, doc, received.arrived), received)
             if name == "stop":
                 yield from self._take(run, run.finder.finish(doc), received)
+        except GeneratorExit:
+            whole = False
+            raise
         finally:
             # Also when a frame of the document could not be found: the next document is processed.
-            run.heard = self._now()  # a document of a whole scan takes its time
-            if name == "stop":
-                self._stop(run, doc)
-            rows = ENDED if name == "stop" else run.tally.received
-            self._receipts.add(received.number, run.uid, rows)
+            if whole:
+                self._done(run, received)
 
     def flush(self) -> None:
         """Label the frames that wait for a full batch: nothing else is there to be done now."""
-        for run in self._runs:
-            self._label(run)
+        self._quiet = self._now()
+        self._label_all()
 
     def tick(self) -> None:
-        """Write the checkpoints that are due, forget what is stored, close silent runs."""
+        """Write the checkpoints that are due, forget what is stored, close silent runs.
+
+        Time in which documents wait does not count: some of them may be of the run that is silent.
+        """
         self._keeper.tick(self._runs)
-        silent = [r for r in self._runs if self._now() - r.heard > self._options.idle_timeout]
+        silent = [r for r in self._runs if self._quiet - r.heard > self._options.idle_timeout]
         for run in silent:
             self._end_silent(run)
 
@@ -127,10 +144,11 @@ class Segmentation:
         """Return the number of the last document such that the rows of all up to it are safe."""
         return self._receipts.stored(self._is_safe)
 
-    def close_open_runs(self, reason: str) -> None:
-        """Close all runs whose stop document has not come, as failed."""
+    def close_open_runs(self, reason: str, spare: Collection[str] = ()) -> None:
+        """Close all runs whose stop document has not come, as failed, but those in `spare`."""
         for run in self._runs:
-            self._close(run, "fail", reason)
+            if run.uid not in spare:
+                self._close(run, "fail", reason)
 
     def suspend(self) -> None:
         """Leave the open runs to the next process; one without a journal is closed as failed."""
@@ -145,7 +163,7 @@ class Segmentation:
 
     def drain(self, timeout: float) -> bool:
         """Label what waits and store it; False if storing takes longer than `timeout` [s]."""
-        self.flush()
+        self._label_all()
         return self._sink.drain(timeout)
 
     def shutdown(self) -> None:
@@ -175,19 +193,38 @@ class Segmentation:
             silent = next(iter(self._runs))
             log.warning("run %s: closed as failed, its stop document never came", silent.uid)
             self._close(silent, "fail", "the run went silent")
-        finder = FrameFinder(start, self._options.finder, self._raw)
         info = self._describe(start)
-        run = OpenRun(uid, finder, journal, digest=str(info.processing.get("options_digest", "")))
+        run = OpenRun(uid, FrameFinder(start, self._options.finder, self._raw), journal)
         with ExitStack() as undo:
-            checkpoint = self._keeper.find(run, info)
+            undo.callback(self._refuse, run, info)
+            self._keeper.begin(run, info)
+            undo.pop_all()
+        with ExitStack() as undo:
+            undo.callback(self._labeller.close, uid)
             self._sink.open(self._keeper.named(run, info))
-            failed = Account(exit_status="fail", reason="the labeller could not begin this run")
-            undo.callback(self._sink.close, uid, failed)
-            self._keeper.begin(run, checkpoint)
             undo.pop_all()
         self._shown = run
         self._runs.add(uid, run)
+        self._strays.began(uid)
         return run
+
+    def _refuse(self, run: OpenRun, info: RunInfo) -> None:
+        """Say in the sink that there will be nothing of a run."""
+        self._sink.open(self._keeper.named(run, info))
+        reason = "the labeller could not begin this run"
+        self._sink.close(run.uid, Account(exit_status="fail", reason=reason))
+
+    def _done(self, run: OpenRun, received: Received) -> None:
+        """Book a document that was processed as far as it can be."""
+        run.heard = self._now()  # a document of a whole scan takes its time
+        ended = received.name == "stop"
+        if ended:
+            self._stop(run, received.doc)
+        self._receipts.add(received.number, run.uid, ENDED if ended else run.tally.received)
+
+    def _label_all(self) -> None:
+        for run in self._runs:
+            self._label(run)
 
     def _take(self, run: OpenRun, frames: Iterable[Frame], received: Received) -> Iterator[None]:
         for frame in frames:
@@ -200,40 +237,16 @@ class Segmentation:
                 yield
 
     def _label(self, run: OpenRun) -> None:
-        batch, run.pending = run.pending, []
-        if not batch:
-            return
-        self._shown = run
-        frames = [frame for frame, _ in batch]
-        masks = self._guard.call("label frames", partial(self._masks, frames), None)
-        if masks is None:
-            masks = [refusal(frame, self._guard.last) for frame in frames]
-        now = self._clock()
-        masks = [
-            replace(mask, latency=now - arrived)
-            for mask, (_, arrived) in zip(masks, batch, strict=True)
-        ]
-        stored = self._guard.call("store masks", partial(self._store, run.uid, masks), False)
-        run.count(masks if stored else [replace(mask, status="lost") for mask in masks])
-        self._keeper.labelled(run, frames[-1].index + 1)
-
-    def _masks(self, frames: Sequence[Frame]) -> list[Mask]:
-        masks = self._labeller.process(frames)
-        if [mask.frame.index for mask in masks] != [frame.index for frame in frames]:
-            raise PtychosegError(
-                f"the labeller answered frames {[frame.index for frame in frames]} with masks of "
-                f"{[mask.frame.index for mask in masks]}; it must give one mask per frame, in order"
-            )
-        return masks
-
-    def _store(self, run_uid: str, masks: Sequence[Mask]) -> bool:
-        self._sink.write(run_uid, masks)
-        return True
+        following = self._labelling.label(run)
+        if following:
+            self._shown = run
+            run.heard = self._now()
+            self._keeper.labelled(run, following)
 
     def _stop(self, run: OpenRun, stop: Document) -> None:
         announced = self._guard.call("count", partial(run.finder.announced, stop), -1)
         reason = str(stop.get("reason") or "")
-        self._close(run, str(stop.get("exit_status", "success")), reason, announced)
+        self._close(run, str(stop.get("exit_status", "success")), reason, announced, stopped=True)
 
     def _end_silent(self, run: OpenRun) -> None:
         """End a run whose documents stay away: as the raw run ended, if that is known."""
@@ -251,34 +264,36 @@ class Segmentation:
         log.warning("run %s: closed as failed, no document came for %.3g s", uid, limit)
         self._close(run, "fail", f"the raw run went silent: no document for {limit:.3g} s")
 
-    def _close(self, run: OpenRun, exit_status: str, reason: str, announced: int = -1) -> None:
+    def _close(
+        self,
+        run: OpenRun,
+        exit_status: str,
+        reason: str,
+        announced: int = -1,
+        stopped: bool = False,
+    ) -> None:
         self._label(run)
         account = run.account(exit_status, reason, announced)
         level = logging.ERROR if account.imbalance else logging.INFO
         place = self._sink.address(run.uid) or "no place yet"
         accounts.log(level, "run %s: %s; masks: %s", run.uid, account, place)
-        self._forget(run)
+        references = self._forget(run)
+        if not stopped:
+            self._strays.closed(run.uid, reason, references)
         self._guard.call(
             "close a run of the sink", partial(self._sink.close, run.uid, account), None
         )
         self._keeper.closed(run)
 
-    def _forget(self, run: OpenRun) -> None:
-        self._runs.remove(run.uid)
+    def _forget(self, run: OpenRun) -> list[str]:
+        """Open a run no more; return the uids of its descriptors and resources."""
+        references = self._runs.remove(run.uid)
         run.finder.close()
         self._guard.call(
             "close a run of the labeller", partial(self._labeller.close, run.uid), None
         )
+        return references
 
     def _is_safe(self, run_uid: str, rows: int) -> bool:
         still_open = rows != ENDED and any(run.uid == run_uid for run in self._runs)
         return self._sink.stored(run_uid) >= rows if still_open else self._sink.settled(run_uid)
-
-    def _note_unknown(self, name: str) -> None:
-        self.unknown += 1
-        if self.unknown == 1:
-            log.warning(
-                "a %s document belongs to no open run: its start document was missed or refused; "
-                "such documents are counted and ignored",
-                name,
-            )

@@ -18,7 +18,8 @@ class SegmentationOptions:
     max_open_runs : int
         Beyond it, the run not heard of for longest is taken to have lost its stop document.
     idle_timeout : float
-        A run whose documents stay away for so long is closed as failed [s].
+        A run whose documents stay away for so long is closed as failed [s]; time in which any
+        document waits to be processed does not count.
     checkpoint_frames : int
         Most frames to label again after a restart, about.
     """

@@ -3,7 +3,8 @@
 import threading
 from collections import deque
 
-from .documents import Document, image_bytes, thinned
+from .documents import Document
+from .worker import fitted
 
 _OVERHEAD = 200  # bytes that a message takes besides its content, about
 _SLACK = 1.25  # images go first; beyond so many times the limit, whole documents do
@@ -35,14 +36,7 @@ class Unacknowledged:
 
     def fit(self, name: str, doc: Document) -> Document:
         """Return a document, without its images if there is no room for them."""
-        size = image_bytes(name, doc)
-        if size == 0 or self._bytes + size <= self._max_bytes:
-            return doc
-        return thinned(
-            doc,
-            f"memory limit of {self._max_bytes / 2**20:.3g} MiB reached with {len(self)} documents "
-            "that no worker process has taken; raise max_bytes or write images to files",
-        )
+        return fitted(name, doc, self._bytes, self._max_bytes, len(self))
 
     def add(self, number: int, message: bytes) -> bool:
         """Keep a message; False if there is no room at all."""

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from .documents import CARRIES_IMAGES
 from .journal import Entry, Journal
 from .loop import Close, Drain, Received
+from .spilled import Spilled
 
 Policy: TypeAlias = Literal["spill", "wait", "teacher-only"]
 
@@ -54,16 +55,22 @@ class _Held:
     unsafe: int = 0
 
 
-@dataclass(slots=True)
-class _Spilled:
-    """Documents that follow each other in a journal; their numbers follow each other, too."""
+class Unreadable(Exception):
+    """Documents that waited in a journal cannot be read.
 
-    journal: Journal
-    offset: int
-    end: int
-    count: int
-    number: int  # of the first; 0: they have none
-    images: int = 0  # how many of them carry images
+    Parameters
+    ----------
+    journal : Journal
+    count : int
+        How many.
+    reason : str
+        Why.
+    """
+
+    def __init__(self, journal: Journal, count: int, reason: str) -> None:
+        super().__init__(reason)
+        self.journal = journal
+        self.count = count
 
 
 class Waiting:
@@ -77,7 +84,7 @@ class Waiting:
 
     def __init__(self, options: OverloadOptions) -> None:
         self._options = options
-        self._queue: deque[_Held | _Spilled | Drain | Close] = deque()
+        self._queue: deque[_Held | Spilled | Drain | Close] = deque()
         self._changed = threading.Condition()
         self._taken: _Held | None = None  # what the loop works on: it is in memory, too
         self._bytes = self._held = self._documents = self._images = 0
@@ -131,11 +138,9 @@ class Waiting:
         """Queue a document that is read from its journal when its turn comes."""
         with self._changed:
             last = self._queue[-1] if self._queue else None
-            if isinstance(last, _Spilled) and _goes_on(last, journal, offset, number):
-                last.end = end
-                last.count += 1
-            else:
-                last = _Spilled(journal, offset, end, 1, number)
+            if not isinstance(last, Spilled) or not last.add(journal, offset, end, number):
+                last = Spilled(number)
+                last.add(journal, offset, end, number)
                 self._queue.append(last)
             last.images += name in CARRIES_IMAGES
             self._count(name, 1)
@@ -158,8 +163,9 @@ class Waiting:
 
         Raises
         ------
-        OSError
-            If a journal cannot be read; its documents up to the next one in memory are left out.
+        Unreadable
+            If a document cannot be read in its journal; it is left out, and so are those behind it
+            in this journal, as far as nobody knows where they begin.
         """
         with self._changed:
             self._done()
@@ -167,36 +173,48 @@ class Waiting:
             if not self._queue:
                 return None
             first = self._queue[0]
-            if not isinstance(first, _Spilled):
+            if not isinstance(first, Spilled):
                 self._queue.popleft()
                 return self._held_next(first) if isinstance(first, _Held) else first
-            offset = first.offset
+            journal, offset = first.next()  # only this thread takes: it is still first
         try:
-            entry, after = first.journal.read(offset)  # only this thread takes: it is still first
-        except (OSError, ValueError):
-            with self._changed:
-                self._queue.popleft()
-                self._documents -= first.count
-                self._images -= first.images
-            raise
-        return self._spilled_next(first, entry, after)
+            entry, after = journal.read(offset)
+        except (OSError, ValueError) as error:
+            count = self._leave_out(first, journal.following(offset))
+            raise Unreadable(journal, count, str(error)) from error
+        return self._spilled_next(first, journal, entry, after)
 
     def _held_next(self, held: _Held) -> Received:
         self._taken = held
         return self._counted_off(held.received)
 
-    def _spilled_next(self, first: _Spilled, entry: Entry, after: int) -> Received:
+    def _spilled_next(self, first: Spilled, journal: Journal, entry: Entry, after: int) -> Received:
         with self._changed:
-            received = Received(entry.name, entry.doc, entry.arrived, first.number, first.journal)
-            first.count -= 1
+            received = Received(entry.name, entry.doc, entry.arrived, first.number, journal)
             first.images -= entry.name in CARRIES_IMAGES
-            first.offset = after
-            first.number += 1 if first.number else 0
-            if first.count == 0:
-                self._queue.popleft()
+            first.advance(after)
+            self._give_back(first)
             self._taken = _Held(received, 0)
             self._held += 1
             return self._counted_off(received)
+
+    def _leave_out(self, first: Spilled, after: int) -> int:
+        """Leave out what cannot be read; `after` is where the next document begins, if known."""
+        with self._changed:
+            before = first.count
+            if after:
+                first.advance(after)
+            else:
+                first.skip()
+            self._documents -= before - first.count
+            self._give_back(first)
+            return before - first.count
+
+    def _give_back(self, first: Spilled) -> None:
+        if first.count == 0:
+            self._queue.popleft()
+            self._images -= first.images  # of those that could not be read
+            first.images = 0
 
     def _counted_off(self, received: Received) -> Received:
         self._count(received.name, -1)
@@ -230,8 +248,3 @@ class Waiting:
 
     def _has_room(self) -> bool:
         return self._images < self._options.documents and self.fits(0)
-
-
-def _goes_on(last: _Spilled, journal: Journal, offset: int, number: int) -> bool:
-    follows = number == (last.number + last.count if last.number else 0)
-    return last.journal is journal and last.end == offset and follows

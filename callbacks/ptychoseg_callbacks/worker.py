@@ -49,6 +49,28 @@ class Worker(Protocol):
         ...
 
 
+def fitted(name: str, doc: Document, used: int, most: int, count: int) -> Document:
+    """Return a document, without its images if they do not fit into memory.
+
+    Parameters
+    ----------
+    name, doc
+        Any Bluesky document.
+    used, most : int
+        Memory that is taken, and that may be taken [bytes].
+    count : int
+        Documents that take it.
+    """
+    size = image_bytes(name, doc)
+    if size == 0 or used + size <= most:
+        return doc
+    reason = (
+        f"memory limit of {most / 2**20:.3g} MiB reached with {count} documents under way: "
+        "nobody takes them; raise max_bytes or write images to files"
+    )
+    return thinned(doc, reason)
+
+
 class Handover:
     """Documents that the receiver has not taken yet, and the memory they take.
 
@@ -70,14 +92,8 @@ class Handover:
 
     def fit(self, name: str, doc: Document) -> tuple[Document, int]:
         """Return a document, without images if there is no room, and the size of its images."""
-        size = image_bytes(name, doc)
-        if size == 0 or self._bytes + size <= self._max_bytes:
-            return doc, size
-        reason = (
-            f"memory limit of {self._max_bytes / 2**20:.3g} MiB reached with {len(self)} documents "
-            "under way: nobody takes them; raise max_bytes or write images to files"
-        )
-        return thinned(doc, reason), 0
+        fitting = fitted(name, doc, self._bytes, self._max_bytes, len(self))
+        return fitting, image_bytes(name, fitting)
 
     def add(self, size: int) -> None:
         """Count a document in."""

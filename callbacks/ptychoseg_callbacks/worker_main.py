@@ -9,23 +9,19 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import zmq
 
-from ptychoseg_stream.node.ports import RawStore
-from ptychoseg_stream.node.spool import SpoolOptions
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import decode, encode
-from .guard import Guard
 from .inbox import Inbox
-from .journals import Journals
-from .loop import Close, Drain, Loop, Message, Target
-from .waiting import OverloadOptions
+from .loop import Close, Drain, Loop, Message, Suspend, Target
 
 log = logging.getLogger(__name__)
 
@@ -36,34 +32,10 @@ _ACK_EVERY = 64  # documents
 _LINGER = 1000  # ms for the last reports to be taken
 
 
-def keeps_journals(setup: Mapping[str, Any]) -> bool:
-    """Whether a setup asks for journals."""
-    spool = setup.get("spool")
-    return bool(spool) and bool(spool.get("journal", True))
-
-
-def inbox_from(setup: Mapping[str, Any], raw: RawStore | None = None) -> Inbox:
-    """Return the inbox that a setup asks for.
-
-    Parameters
-    ----------
-    setup : mapping
-        Its key ``spool`` holds the fields of a `SpoolOptions`, ``overload`` those of an
-        `OverloadOptions`, ``owner`` the text that says whose journals are gone on with.
-        Without ``spool`` there are no journals.
-    raw : RawStore, optional
-        See `Inbox`.
-    """
-    journals = None
-    if keeps_journals(setup):
-        journals = Journals(SpoolOptions(**setup["spool"]), owner=setup.get("owner", ""))
-    return Inbox(journals, OverloadOptions(**setup.get("overload", {})), raw)
-
-
 def serve(
     folder: str,
     build: Callable[[dict[str, Any]], Target],
-    raw: Callable[[dict[str, Any]], RawStore | None] | None = None,
+    open_inbox: Callable[[dict[str, Any]], Inbox] = lambda setup: Inbox(),
 ) -> int:
     """Process documents until told to close, or until the process that started this one has died.
 
@@ -72,10 +44,10 @@ def serve(
     folder : str
         Private folder with the sockets; the last argument of the command line.
     build : callable
-        Setup (whatever was given to the `ProcessWorker`) -> target. See `inbox_from` for the keys
-        that are used here.
-    raw : callable, optional
-        Setup -> `RawStore` or None, see `Inbox`.
+        Setup (whatever was given to the `ProcessWorker`) -> target.
+    open_inbox : callable, optional
+        Setup -> inbox; one that reads earlier runs `later` lets nobody wait meanwhile.
+        Default: one without journals.
 
     Returns
     -------
@@ -92,12 +64,12 @@ def serve(
             return 1
         setup, again = first
         guard = Guard(log)
-        store = guard.call("open the raw store", partial(raw, setup), None) if raw else None
-        inbox = guard.call("open the journals", partial(inbox_from, setup, store), None)
+        inbox = guard.call("open the journals", partial(open_inbox, setup), None)
         if inbox is None:
             port.failed(guard.last)
             return 1
-        port.receive_into(inbox, again)
+        port.receive_into(inbox, again)  # the socket first: it must never fill up
+        inbox.recover()
         target = guard.call("build the node", partial(build, setup), None)
         if target is None:
             port.failed(guard.last)
@@ -144,6 +116,9 @@ class _SocketPort:
 
     def take(self, timeout: float) -> Message | None:
         return self._inbox.take(timeout)
+
+    def ending(self) -> Suspend | None:
+        return None  # whoever closes it waits for all that was sent
 
     def alive(self) -> bool:
         return os.getppid() == self._parent

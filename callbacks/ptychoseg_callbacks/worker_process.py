@@ -18,15 +18,14 @@ from functools import partial
 from typing import Any
 
 from ptychoseg_stream.errors import PtychosegError
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.ports import Clock
 from ptychoseg_stream.node.vitals import Vitals
 
 from .child import Child, exit_text
 from .documents import Document, encode
-from .guard import Guard
 from .unacknowledged import Unacknowledged
 from .worker import Tickets, WorkerOptions
-from .worker_main import keeps_journals
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +43,15 @@ class ProcessWorker:
         Starts a child, as in ``[sys.executable, "-m", "package.module"]``; the folder of the
         sockets is appended, and the module gives it to `ptychoseg_callbacks.worker_main.serve`.
     setup : mapping
-        Plain data that the child gets first; see `ptychoseg_callbacks.worker_main.inbox_from`.
+        Plain data that the child gets first.
     env : mapping of str to str
         Added to the environment of the child.
     options : WorkerOptions
         What it may use.
-    clock : callable
-        Seconds since the epoch: when a document arrived.
-    monotonic : callable
-        Seconds of a clock that never jumps.
+    clock, monotonic : callable
+        Seconds since the epoch: when a document arrived; seconds of a clock that never jumps.
+    resumes : bool
+        Whether a new child goes on with what a dead one has written down.
 
     Raises
     ------
@@ -68,13 +67,14 @@ class ProcessWorker:
         options: WorkerOptions | None = None,
         clock: Clock = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        resumes: bool = False,
     ) -> None:
         self._command = list(command)
         self._setup = dict(setup)
         self._env = dict(env or {})
         self._clock = clock
         self._now = monotonic
-        self._resumes = keeps_journals(setup)
+        self._resumes = resumes
         self._guard = Guard(log)
         self._kept = Unacknowledged((options or WorkerOptions()).max_bytes)
         self._tickets = Tickets()

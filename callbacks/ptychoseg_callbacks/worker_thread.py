@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ptychoseg_stream.errors import PtychosegError
+from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.ports import Clock
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document, copied
-from .guard import Guard
 from .inbox import Inbox
-from .loop import Close, Drain, Loop, Message, Received, Target
+from .loop import Close, Drain, Loop, Message, Received, Suspend, Target
 from .worker import Handover, Tickets, WorkerOptions
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class ThreadWorker:
     clock : callable
         Seconds since the epoch: when a document arrived.
     inbox : callable
-        Makes the inbox, on that thread, too; default: one without journals.
+        Makes the inbox, on that thread, too; one that reads earlier runs `later` lets nobody wait
+        meanwhile. Default: one without journals.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class ThreadWorker:
         token = self._tickets.issue()
         self._queue.put(Drain(token, timeout))
         if self._ended.is_set():
-            return False
+            self._tickets.answer(token, False)
         return self._tickets.wait(token, timeout)
 
     def close(self, timeout: float) -> None:
@@ -121,6 +122,7 @@ class ThreadWorker:
                 target=self._receive, args=(self._inbox,), name="ptychoseg-receiver", daemon=True
             )
             receiver.start()
+            self._inbox.recover()
             Loop(target, _InboxPort(self._inbox, self._report, self._tickets)).run()
             receiver.join()
             self._inbox.close()
@@ -153,6 +155,9 @@ class _InboxPort:
 
     def take(self, timeout: float) -> Message | None:
         return self._inbox.take(timeout)
+
+    def ending(self) -> Suspend | None:
+        return None  # whoever closes it waits for all that was sent
 
     def alive(self) -> bool:
         return True  # a thread does not outlive its process

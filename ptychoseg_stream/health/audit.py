@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..node.ports import RawStore
-from .check import Check, fail, note, ok
+from .check import Check, fail, note, ok, several
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ def _rows(books: Books) -> Check:
     if twice or missing:
         return fail(
             "rows",
-            f"{len(indices)} rows; frames with more than one: {_some(twice)}; "
+            f"{several(len(indices), 'row')}; frames with more than one: {_some(twice)}; "
             f"frames without any: {_some(missing)}",
             "replay the run: a new set of masks is written beside this one",
         )
     if indices != sorted(indices):
         return fail("rows", "rows are not in the order of the frames", "replay the run")
-    return ok("rows", f"{len(indices)} rows, one for each frame from 0 on")
+    return ok("rows", f"{several(len(indices), 'row')}, one for each frame from 0 on")
 
 
 def _arrays(books: Books) -> Check:
@@ -72,9 +72,11 @@ def _arrays(books: Books) -> Check:
     wrong = {name: length for name, length in books.lengths.items() if length != rows}
     if wrong:
         text = ", ".join(f"{name} has {length}" for name, length in sorted(wrong.items()))
-        return fail("arrays", f"the table has {rows} rows, {text}", "replay the run")
+        return fail("arrays", f"the table has {several(rows, 'row')}, {text}", "replay the run")
     names = ", ".join(sorted(books.lengths))
-    return ok("arrays", f"{names}: {rows} rows each" if names else "none, as there are no rows")
+    return ok(
+        "arrays", f"{names}: {several(rows, 'row')} each" if names else "none, as there are no rows"
+    )
 
 
 def counted(table: Mapping[str, Sequence[Any]]) -> dict[str, int]:
@@ -117,7 +119,11 @@ def _account(books: Books) -> Iterator[Check]:
             if status == "lost"
         )
         why, count = reasons.most_common(1)[0]
-        yield note("lost", f"{again['lost']} frames; most ({count}): {why}", "see column `reason`")
+        yield note(
+            "lost",
+            f"{several(again['lost'], 'frame')}; most ({count}): {why}",
+            "see column `reason`",
+        )
 
 
 def _raw_counts(books: Books, raw: RawStore | None) -> Check:
@@ -135,10 +141,10 @@ def _raw_counts(books: Books, raw: RawStore | None) -> Check:
     if count != rows:
         return fail(
             "raw run",
-            f"it has {count} frames {where}, there are {rows} rows",
+            f"it has {several(count, 'frame')} {where}, there are {rows} rows",
             "replay the run: frames were missed",
         )
-    return ok("raw run", f"it has {count} frames {where}, and so many rows are there")
+    return ok("raw run", f"it has {several(count, 'frame')} {where}, and so many rows are there")
 
 
 def _some(values: Sequence[int], most: int = 5) -> str:

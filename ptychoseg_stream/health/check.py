@@ -41,3 +41,8 @@ def note(name: str, text: str, advice: str = "") -> Check:
 def fail(name: str, text: str, advice: str) -> Check:
     """Return the line of something that does not work."""
     return Check(name, "fail", text, advice)
+
+
+def several(count: int, what: str) -> str:
+    """Return a number of things: ``1 row``, ``2 rows``."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptychoseg_callbacks.disk import locked
+from ptychoseg_callbacks.attempts import Attempts
 from ptychoseg_callbacks.journal import ABOUT, LOCK
+from ptychoseg_callbacks.journals import ADOPT
+from ptychoseg_callbacks.machine import this_machine
 
+from ..node.disk import locked
 from ..node.spool import SpoolOptions
 from ..sinks.spool import waiting
-from .check import Check, fail, note
+from .check import Check, fail, note, several
 
 
 def leftover_checks(spool: SpoolOptions, owner: str) -> Iterator[Check]:
@@ -30,24 +33,38 @@ def leftover_checks(spool: SpoolOptions, owner: str) -> Iterator[Check]:
 def _journals(folder: Path, owner: str) -> Iterator[Check]:
     states = Counter(_state(each, owner) for each in _folders(folder))
     if count := states["in use"]:
-        yield note("open runs", f"{_runs(count)} of nodes that work now, in {folder}")
+        yield note("open runs", f"{several(count, 'run')} of nodes that work now, in {folder}")
     if count := states["left"]:
         yield note(
             "open runs",
-            f"{_runs(count)} left by a node that ended or was killed, in {folder}",
+            f"{several(count, 'run')} left by a node that ended or was killed, in {folder}",
             f"start a node with profile {owner}: it goes on with them",
+        )
+    if count := states["left aside"]:
+        yield fail(
+            "open runs",
+            f"{several(count, 'run')} left aside, in {folder}: each time a node went on with it, the "
+            "node died or could not open it",
+            f"look into the node's log, mend the cause, remove {Attempts.FILE} in that folder, and "
+            "start the node again",
+        )
+    if count := states["of another machine"]:
+        yield note(
+            "open runs",
+            f"{several(count, 'run')} begun on another machine, in {folder}",
+            f"start a node there; or make an empty file {ADOPT} in that folder, and start one here",
         )
     if count := states["of another"]:
         yield note(
             "open runs",
-            f"{_runs(count)} left by nodes of other profiles, in {folder}",
+            f"{several(count, 'run')} left by nodes of other profiles, in {folder}",
             "start those nodes again, or remove the folders",
         )
     damaged = [each.name for each in _folders(folder) if _state(each, owner) == "damaged"]
     if damaged:
         yield fail(
             "open runs",
-            f"{_runs(len(damaged))} that nobody can go on with, in {folder}: {damaged[0]}"
+            f"{several(len(damaged), 'run')} that nobody can go on with, in {folder}: {damaged[0]}"
             f"{', ...' if len(damaged) > 1 else ''}: {ABOUT} cannot be read",
             "remove these folders, and replay the raw runs",
         )
@@ -57,12 +74,15 @@ def _masks(spool: SpoolOptions) -> Iterator[Check]:
     runs = waiting(spool)
     left = [run for run in runs if not run.busy]
     if len(left) < len(runs):
-        yield note("waiting masks", f"{_runs(len(runs) - len(left))} that nodes are sending now")
+        yield note(
+            "waiting masks", f"{several(len(runs) - len(left), 'run')} that nodes are sending now"
+        )
     if left:
-        rows = sum(run.rows for run in left)
+        rows = several(sum(run.rows for run in left), "row")
+        wait = "waits" if len(left) == 1 else "wait"
         yield note(
             "waiting masks",
-            f"{_runs(len(left))} with {rows} rows wait for Tiled in {spool.masks}",
+            f"{several(len(left), 'run')} with {rows} {wait} for Tiled in {spool.masks}",
             "a node that runs sends them; `ptychoseg upload` does it now",
         )
     known = {run.path for run in runs}
@@ -70,7 +90,7 @@ def _masks(spool: SpoolOptions) -> Iterator[Check]:
     if damaged:
         yield fail(
             "waiting masks",
-            f"{_runs(len(damaged))} in {spool.masks} cannot be read: {damaged[0]}"
+            f"{several(len(damaged), 'run')} in {spool.masks} cannot be read: {damaged[0]}"
             f"{', ...' if len(damaged) > 1 else ''}",
             "move these folders away, and replay the raw runs",
         )
@@ -85,7 +105,11 @@ def _state(folder: Path, owner: str) -> str:
         return "damaged"
     try:
         about = json.loads((folder / ABOUT).read_bytes())
-        return "left" if about["owner"] == owner else "of another"
+        if about["owner"] != owner:
+            return "of another"
+        if this_machine().is_other(str(about.get("machine", ""))) and not (folder / ADOPT).exists():
+            return "of another machine"
+        return "left aside" if Attempts(folder).used_up else "left"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "damaged"
 
@@ -96,7 +120,3 @@ def _folders(folder: Path) -> list[Path]:
     except OSError:
         return []
     return [each for each in found if not each.name.startswith(".")]
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"

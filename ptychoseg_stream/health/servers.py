@@ -8,7 +8,7 @@ import httpx
 
 from ..errors import SourceError, StoreError
 from ..profile import EMBEDDED, Profile
-from ..sinks.connection import LOOPBACK, SCOPES, Refusal, connect, translated
+from ..sinks.connection import LOOPBACK, SCOPES, Refusal, connect, translated, without_key
 from ..sources.tiled_address import TiledAddress
 from ..sources.tiled_client import TiledClient
 from .check import Check, fail, note, ok
@@ -35,18 +35,18 @@ def tiled_checks(profile: Profile) -> Iterator[Check]:
     except StoreError as error:
         yield fail("Tiled", str(error), f"see `tiled.uri`, and the key in {options.api_key_env}")
         if key and isinstance(error, Refusal):
-            yield _scopes(options.uri, key, options.api_key_env)
+            yield _scopes(_api_of(options.uri), key, options.api_key_env)
         return
     try:
         yield ok("Tiled", f"{options.uri} answers")
         if key:
-            yield _scopes(options.uri, key, options.api_key_env)
+            yield _scopes(client.context.api_uri, key, options.api_key_env)
     finally:
         client.context.http_client.close()
 
 
 def _exposure(uri: str) -> Check:
-    url = httpx.URL(uri)
+    url, uri = httpx.URL(uri), without_key(uri)
     if url.host in LOOPBACK or url.scheme == "https":
         return ok("transport", f"{uri} is on this machine, or encrypted")
     return note(
@@ -56,9 +56,16 @@ def _exposure(uri: str) -> Check:
     )
 
 
-def _scopes(uri: str, key: str, variable: str) -> Check:
+def _api_of(uri: str) -> httpx.URL:
+    """Return where Tiled's client looks for the API of a server, which may be behind a prefix."""
+    url = httpx.URL(without_key(uri))
+    return url.copy_with(path=f"{url.path.partition('/api')[0].rstrip('/')}/api/v1", fragment=None)
+
+
+def _scopes(api: httpx.URL, key: str, variable: str) -> Check:
     """Ask what the key may do; a server for one user has one key that may do everything."""
-    url = httpx.URL(uri).copy_with(path="/api/v1/auth/apikey", query=None)
+    path = f"{api.path.rstrip('/')}/auth/apikey"
+    url = api.copy_with(path=path, query=None, fragment=None)
     headers = {"Authorization": f"Apikey {key}"}
     try:
         answer = httpx.get(
@@ -72,7 +79,10 @@ def _scopes(uri: str, key: str, variable: str) -> Check:
         return fail(
             "scopes", f"the server answers {answer.status_code} to the key", f"set {variable}"
         )
-    scopes = set(answer.json().get("scopes", []))
+    try:
+        scopes = set(answer.json()["scopes"])
+    except (ValueError, LookupError, TypeError):
+        return note("scopes", f"{url} does not answer as Tiled does, so they are not known")
     missing = sorted(WANTED - scopes)
     if "inherit" in scopes:
         return note(
@@ -121,11 +131,8 @@ def look(uri: str, path: str, api_key_env: str) -> str:
     """
     try:
         address = TiledAddress.parse(uri) / path
-        client = TiledClient(address, api_key_env, TIMEOUT)
-        try:
+        with TiledClient(address, api_key_env, TIMEOUT) as client:
             client.children(address.path, limit=1)
-        finally:
-            client.close()
     except SourceError as error:
         return str(error)
     return ""

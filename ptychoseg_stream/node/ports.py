@@ -31,6 +31,11 @@ class RunInfo:
     resumed : bool
         Whether an earlier process began this derived run. The first rows are then stored already,
         and may come again: those are left out.
+    settings : mapping of str to str
+        What must be the same for a derived run to be gone on with, part by part: digests. Not
+        stored.
+    target : str
+        Where its rows go, without a key; must be the same, too. Not stored.
     """
 
     uid: str
@@ -39,6 +44,8 @@ class RunInfo:
     derived: str = ""
     began: float = 0.0
     resumed: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True)

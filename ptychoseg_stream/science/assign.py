@@ -117,9 +117,6 @@ def _nearest(
 
 def _least(distance: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
     """Return where the least of each column stands, the first one, and what it is."""
-    # Row by row: NumPy's argmin across so few rows takes more than twice as long.
-    least, where = distance[0].copy(), np.zeros(distance.shape[1], np.intp)
-    for row in range(1, len(distance)):
-        np.copyto(where, row, where=distance[row] < least)
-        np.minimum(least, distance[row], out=least)
-    return where, least
+    # NumPy finds the least across rows, and then its place, in a third of the time of an argmin.
+    least = distance.min(axis=0)
+    return (distance == least).argmax(axis=0), least

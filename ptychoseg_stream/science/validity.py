@@ -109,6 +109,7 @@ class PixelHistory:
     _changes: FloatArray
     _last: FloatArray
     _recent: FloatArray
+    _usual: FloatArray  # the brightest of 3x3 of `_recent`
     _still: NDArray[np.int32]
     _single: NDArray[np.uint8]  # of the last eight frames, a bit each
     _hot: BoolArray
@@ -120,7 +121,8 @@ class PixelHistory:
         self._options = options or ValidityOptions()
         self._frames = 0
         self._weight, self._sum, self._squares = np.zeros((3, *shape), np.float32)
-        self._changes, self._last, self._recent = np.zeros((3, *shape), np.float32)
+        self._changes, self._last = np.zeros((2, *shape), np.float32)
+        self._recent, self._usual = np.zeros((2, *shape), np.float32)
         self._still = np.zeros(shape, np.int32)
         self._single = np.zeros(shape, np.uint8)
         self._hot, self._warm, self._dead, self._stop = np.zeros((4, *shape), bool)
@@ -147,8 +149,7 @@ class PixelHistory:
         """Return what a frame is compared with, in its counting unit; None during the warm-up."""
         if self._frames < self._options.warm_up:
             return None
-        recent = self._recent / unit
-        return Past(ndimage.uniform_filter(recent, 3), ndimage.maximum_filter(recent, 3))
+        return Past(ndimage.uniform_filter(self._recent / unit, 3), self._usual / unit)
 
     def update(self, seen: Inspected) -> None:
         """Learn from the next frame of the run, after it was inspected.
@@ -199,10 +200,10 @@ class PixelHistory:
         value = np.where(broken, seen.counts, seen.raw)
         if self._frames == 1:
             self._recent = np.where(seen.bits & COSMIC, seen.counts, value)
-            return
-        usual = ndimage.maximum_filter(self._recent, 3)
-        value = np.minimum(value, 4 * np.maximum(usual, 0) + 8 * seen.unit)
-        self._recent += (value - self._recent) / np.float32(min(self._frames, 16))
+        else:
+            value = np.minimum(value, 4 * np.maximum(self._usual, 0) + 8 * seen.unit)
+            self._recent += (value - self._recent) / np.float32(min(self._frames, 16))
+        self._usual = ndimage.maximum_filter(self._recent, 3)
 
     def _look(self) -> None:
         """Look at the mean for what single frames do not show."""

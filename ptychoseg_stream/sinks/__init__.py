@@ -11,7 +11,7 @@
     route      what the two threads of TiledSink share: runs, and what of them is on its way
     keeper     one thread: batches out of rows, and onto the disk when Tiled does not take them
     uploader   the other one: whose turn it is; courier: one load to Tiled
-    spool, segment, durable      the spool: folders, HDF5 segments, files that survive a power cut
+    spool, segment               the spool: folders, and HDF5 segments in them
     tiled_run, tiled_nodes       the layout of a run in Tiled; connection: every failure in words
     batch      rows as memory, segments and Tiled speak of them
     derived    documents

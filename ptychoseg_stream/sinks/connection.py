@@ -24,6 +24,10 @@ class Unavailable(StoreError):
     """The server does not answer, or says that it is in trouble: worth another attempt."""
 
 
+class Unanswered(Unavailable):
+    """Rows were sent to a table, and nobody knows whether they come."""
+
+
 class Refusal(StoreError):
     """The server said no, and will say so again."""
 
@@ -32,7 +36,7 @@ class KeyRefused(Refusal):
     """There is no API key, or the server does not take it."""
 
 
-def connect(uri: str, api_key: str, timeout: float) -> Container:
+def connect(uri: str, api_key: str, timeout: float, append_timeout: float = 0.0) -> Container:
     """Return a client of a node, without ever asking for credentials on a terminal.
 
     Parameters
@@ -43,6 +47,8 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
         Key; may be empty for a server that lets anybody write.
     timeout : float
         How long to wait for one answer [s].
+    append_timeout : float
+        The same for rows of a table, where that is longer [s].
 
     Raises
     ------
@@ -61,7 +67,7 @@ def connect(uri: str, api_key: str, timeout: float) -> Container:
     )
     with ExitStack() as undo:
         undo.callback(context.close)
-        one_attempt(context.http_client)
+        one_attempt(context.http_client, append_timeout)
         if not api_key:
             context.api_key = None  # Tiled took TILED_API_KEY, maybe meant for another server
             if context.server_info.authentication.required:
@@ -86,19 +92,33 @@ def same_server(one: str, other: str) -> bool:
     return (local or first.host == second.host) and first.port == second.port
 
 
-def one_attempt(client: httpx.Client) -> None:
+def one_attempt(client: httpx.Client, append_timeout: float = 0.0) -> None:
     """Have a client give up at once, so that the caller decides about another attempt.
 
     Tiled's client repeats a request for up to 45 s while the server is down; only errors that are
     not httpx's own pass its retries by.
+
+    Parameters
+    ----------
+    client : httpx.Client
+    append_timeout : float
+        How long to wait for the answer to rows of a table, where that is longer than for others
+        [s]: `Unanswered` is raised then.
     """
     send = client.send
 
-    def once(*args: Any, **kwargs: Any) -> httpx.Response:
+    def once(request: httpx.Request, **kwargs: Any) -> httpx.Response:
+        appends = request.method == "PATCH" and "/table/partition/" in request.url.path
+        limits: dict[str, float] = request.extensions.get("timeout") or {}
+        if appends and append_timeout > (limits.get("read") or append_timeout):
+            request.extensions["timeout"] = {**limits, "read": append_timeout}
         try:
-            response = send(*args, **kwargs)
+            response = send(request, **kwargs)
         except httpx.RequestError as error:
-            raise Unavailable(_brief(error)) from error
+            late = isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout)
+            raise (Unanswered if appends and late else Unavailable)(_brief(error)) from error
+        if appends and response.status_code == HTTPStatus.GATEWAY_TIMEOUT:
+            raise Unanswered(f"{response.status_code} {response.reason_phrase}")
         refuse_trouble(response)
         return response
 
@@ -117,7 +137,7 @@ def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
     try:
         yield
     except Unavailable as error:
-        raise Unavailable(
+        raise type(error)(
             f"Tiled at {server} does not answer ({error}): start it, or correct the profile's uri"
         ) from error
     except httpx.RequestError as error:

@@ -1,13 +1,14 @@
 """Carries the batches of one run to Tiled, and its end; one load at a time."""
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tiled.client.container import Container
 
 from .batch import Batch, alike, joined
-from .connection import open_container, translated
+from .connection import Unanswered, open_container, translated
 from .options import TiledOptions
 from .route import Desk, Parcel, Route
 from .segment import load
@@ -59,7 +60,7 @@ class Courier:
         parcels, batch = self._next_load(route)
         if batch is not None:
             with translated(self._server, self._options.api_key_env):
-                tiled.append(batch)
+                self._append(tiled, route, batch)
             rows = batch.last if tiled.finished else tiled.rows
             for path in self._desk.sent(route, parcels, rows):
                 path.unlink(missing_ok=True)
@@ -67,7 +68,7 @@ class Courier:
             self._ended(route)
         elif (ending := route.ending) is not None:
             with translated(self._server, self._options.api_key_env):
-                tiled.end(ending)
+                tiled.end(ending, route.safe)
             if route.ending is ending:
                 self._ended(route)
 
@@ -75,6 +76,15 @@ class Courier:
         """After a failure: nobody knows what is stored, nor whether the container is there."""
         route.doubtful = True
         self._parent = None
+
+    def _append(self, tiled: TiledRun, route: Route, batch: Batch) -> None:
+        try:
+            tiled.append(batch)
+        except Unanswered:
+            # They may come yet: to send them again now is to have them twice.
+            limits = (self._options.timeout, self._options.append_timeout)
+            route.quiet_until = time.monotonic() + max(limits)
+            raise
 
     def _begin(self, route: Route) -> TiledRun:
         if route.tiled is None or route.doubtful:
@@ -97,10 +107,12 @@ class Courier:
         found: list[tuple[Parcel, Batch | None, Path | None]] = []
         rows = 0
         with self._desk.change:
+            self._pass_by(route)
             for parcel in route.queue:
                 rows += parcel.last - parcel.first
                 if found and rows > LOAD:
                     break
+                parcel.on_way = True
                 found.append((parcel, parcel.batch, parcel.path))
         batches: list[Batch] = []
         for _, batch, path in found:
@@ -111,6 +123,18 @@ class Courier:
             batches.append(batch)
         parcels = [parcel for parcel, _, _ in found[: len(batches)]]
         return parcels, joined(batches) if batches else None
+
+    def _pass_by(self, route: Route) -> None:
+        """Give up rows whose segment somebody moved away, as the message of a damaged one says."""
+        while route.queue and route.queue[0].path is not None and not route.queue[0].path.exists():
+            parcel = route.queue.popleft()
+            logger.error(
+                "Run %s: rows %d to %d are lost: %s is not there any more",
+                route.derived.raw.uid,
+                parcel.first,
+                parcel.last - 1,
+                parcel.path,
+            )
 
     def _ended(self, route: Route) -> None:
         with self._desk.change:

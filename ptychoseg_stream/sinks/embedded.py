@@ -189,7 +189,8 @@ class EmbeddedTiled:
             "authentication": {"allow_anonymous_access": False},
             "uvicorn": {"host": "127.0.0.1", "port": port, "timeout_graceful_shutdown": 2},
             "trees": [tree],
-            "streaming_cache": {"uri": "memory"},
+            # What subscribers may still ask for stays in memory; a minute's worth is enough.
+            "streaming_cache": {"uri": "memory", "data_ttl": 60},
             "media_types": {
                 "BlueskyRun": {
                     "application/json-seq": "bluesky_tiled_plugins.exporters:json_seq_exporter"

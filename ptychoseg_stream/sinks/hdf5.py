@@ -85,7 +85,9 @@ class HDF5Sink:
         file, now = self._file(run_uid), self._clock()
         rows = [Row(mask, now) for mask in masks]
         file.notebook.take(rows)
-        file.waiting += [ordered for row in rows for ordered in file.intake.take(row)]
+        fresh = [ordered for row in rows for ordered in file.intake.take(row)]
+        file.shape = file.shape or run_shape(fresh)
+        file.waiting += fresh
         self._store(file)
 
     def close(self, run_uid: str, account: Account) -> None:
@@ -130,8 +132,8 @@ class HDF5Sink:
         return file
 
     def _store(self, file: _File, *, last: bool = False) -> None:
-        if file.shape is None:
-            file.shape = run_shape(file.waiting) or ((1, 1) if last else None)
+        if file.shape is None and last:
+            file.shape = (1, 1)
         if file.shape is None:
             return
         rows, file.waiting = file.waiting, []

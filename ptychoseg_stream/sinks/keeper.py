@@ -2,13 +2,17 @@
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
+from ..node.guard import Guard
 from .batch import Batch, make_batch
+from .ending import Ending
 from .options import TiledOptions
 from .route import Desk, Parcel, Route
-from .rows import run_shape
-from .spool import Ending, SpoolFolder
+from .rows import Row, run_shape
+from .spool import SpoolFolder
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
@@ -35,6 +39,7 @@ class Keeper:
         self._server = server
         self._most = 4 * options.batch_rows
         self._disk_at = 0.0  # when the disk is asked again [s, monotonic]
+        self._guard = Guard(logger)
 
     def run(self) -> None:
         """Work until the sink shuts down and nothing is left that can be stored."""
@@ -51,7 +56,7 @@ class Keeper:
             for route in routes:
                 self._attend(route)
         for route in desk.routes:
-            self._leave(route)
+            self._done("let go of a run", partial(self._leave, route))
 
     def _wait(self, routes: list[Route]) -> float | None:
         """Return how long until there is something to do [s]; None: until somebody says so."""
@@ -88,30 +93,67 @@ class Keeper:
         if due is None or due > 0:
             return
         if route.incoming or route.closing is not route.ending:
-            self._cut(route)
+            self._take(route)
         if route.spooling:
-            self._keep(route)
+            if not self._done("keep masks in the spool", partial(self._keep, route)):
+                self._disk_failed(route, self._guard.last)
         elif route.folder is not None:
             folder, route.folder = route.folder, None
             folder.remove()
             self._desk.prune()
 
-    def _cut(self, route: Route) -> None:
-        """Make batches of the rows given."""
+    def _done(self, what: str, step: Callable[[], None]) -> bool:
+        """Take a step; whether it went well: what raises must not end this thread."""
+        failures = self._guard.failures
+        self._guard.call(what, step, None)
+        return self._guard.failures == failures
+
+    def _take(self, route: Route) -> None:
+        """Take rows that were given, and make batches of them."""
         desk = self._desk
         with desk.change:
             count = min(self._most, len(route.incoming))
             taken = [route.incoming.popleft() for _ in range(count)]
             route.since = time.monotonic()
             ending = route.closing if not route.incoming else None
-        for row, _ in taken:
+        rows = [row for row, _ in taken]
+        well = self._done("make batches of masks", partial(self._cut, route, rows, ending))
+        with desk.change:
+            desk.held -= sum(size for _, size in taken)
+            if not well:
+                self._spoiled(route, rows)
+            elif ending is not None:
+                route.ending = route.closing = self._settled(route, ending)
+            desk.change.notify_all()
+
+    def _spoiled(self, route: Route, rows: Sequence[Row]) -> None:
+        """Give up the rows of a run that no batch can be made of: none may follow a missing one."""
+        desk = self._desk
+        given = [*rows, *(row for row, _ in route.incoming)]
+        first = route.intake.next - len(route.lined)
+        last = max([route.intake.next, *(row.mask.frame.index + 1 for row in given)])
+        desk.held -= sum(size for _, size in route.incoming)
+        route.incoming.clear()
+        route.lined = []
+        if not route.drops(first):
+            route.dropped = first
+        route.dropped_rows += last - first
+        route.dropped_why = f"the node {self._guard.last}"
+        desk.fault = f"rows of run {route.derived.raw.uid} from {first} on: {route.dropped_why}"
+        logger.error("%s. Please report it; its journal is kept", desk.fault)
+
+    def _cut(self, route: Route, rows: Sequence[Row], ending: Ending | None) -> None:
+        """Make batches of rows."""
+        for row in rows:
             repeated = route.intake.repeated
             route.notebook.take([row])  # also of a row that comes again: what it tells may be new
             for ordered in route.intake.take(row):
                 route.lined.append(ordered)
+                route.shape = route.shape or run_shape([ordered])
                 if len(route.lined) >= self._most:
                     self._make(route)
                 if route.drops(ordered.mask.frame.index):
+                    self._skip(route, row.mask.frame.index + 1)
                     break
             if route.intake.repeated > repeated == 0:
                 logger.warning(
@@ -120,11 +162,13 @@ class Keeper:
                     row.mask.frame.index,
                 )
         self._make(route, last=ending is not None)
-        with desk.change:
-            desk.held -= sum(size for _, size in taken)
-            if ending is not None:
-                route.ending = route.closing = self._settled(route, ending)
-            desk.change.notify_all()
+
+    def _skip(self, route: Route, last: int) -> None:
+        """Count the rows before `last` as dropped that are in no batch: they are not even made."""
+        with self._desk.change:
+            route.dropped_rows += last - route.intake.next + len(route.lined)
+            route.intake.next = last
+            route.lined = []
 
     def _settled(self, route: Route, ending: Ending) -> Ending:
         """Return how a run ended, with what the sink counted."""
@@ -132,8 +176,8 @@ class Keeper:
         if route.dropped < 0:
             return replace(ending, counts=counts)
         reason = (
-            f"{route.dropped_rows} rows from row {route.dropped} on were dropped: neither Tiled "
-            "nor the disk of the spool took them"
+            f"{route.dropped_rows} rows from row {route.dropped} on were dropped: "
+            f"{route.dropped_why}"
         )
         logger.error("Run %s: %s", route.derived.raw.uid, reason)
         account = replace(ending.account, exit_status="fail", reason=reason)
@@ -142,8 +186,8 @@ class Keeper:
     def _make(self, route: Route, *, last: bool = False) -> None:
         """Make a batch of the rows in line, and of what was noticed meanwhile."""
         desk, rows = self._desk, route.lined
-        if route.shape is None:
-            route.shape = run_shape(rows) or ((1, 1) if last else None)
+        if route.shape is None and last:
+            route.shape = (1, 1)
         if route.shape is None or not (rows or last):
             return
         notes = {name: page for name, page in route.notebook.tear_off().items() if page}
@@ -170,10 +214,13 @@ class Keeper:
         if route.spooling:
             self._keep(route)
         with desk.change:
-            if desk.held > limit and desk.disk_fault and len(route.queue) > 1:
-                parcel = route.queue.pop()
+            full = desk.held > limit and desk.disk_fault and len(route.queue) > 1
+            if full and not (parcel := route.queue[-1]).on_way:
+                route.queue.pop()
                 desk.held -= parcel.nbytes
-                route.dropped, route.dropped_rows = parcel.first, parcel.last - parcel.first
+                if not route.drops(parcel.first):
+                    route.dropped = parcel.first
+                route.dropped_rows += parcel.last - parcel.first
 
     def _keep(self, route: Route) -> None:
         """Write to disk what is in memory only."""
@@ -192,7 +239,7 @@ class Keeper:
                 route.folder.end(route.ending, route.derived)
                 route.ending_kept = True
         except OSError as error:
-            self._disk_failed(route, error)
+            self._disk_failed(route, str(error))
         else:
             desk.disk_fault = ""
             route.told.discard("disk")
@@ -214,7 +261,7 @@ class Keeper:
         if path is not None:  # Tiled took it in the meantime
             path.unlink(missing_ok=True)
 
-    def _disk_failed(self, route: Route, error: OSError) -> None:
+    def _disk_failed(self, route: Route, error: str) -> None:
         desk, uid = self._desk, route.derived.raw.uid
         self._disk_at = time.monotonic() + DISK_WAIT
         desk.disk_fault = (

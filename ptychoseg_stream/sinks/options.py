@@ -42,6 +42,9 @@ class TiledOptions:
         it early.
     timeout : float
         How long to wait for one answer [s].
+    append_timeout : float
+        The same for rows of a table [s]. Tiled cannot be told them twice: after no answer, it is
+        left alone for so long again, and then asked what came.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class TiledOptions:
     retry_longest: float = 30.0
     refused_wait: float = 60.0
     timeout: float = 10.0
+    append_timeout: float = 30.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -78,7 +82,8 @@ class TiledOptions:
             raise ProfileError(f"arrays is {self.arrays}: name each once")
         if self.batch_rows < 1:
             raise ProfileError(f"batch_rows is {self.batch_rows}: make it 1 or more")
-        for name in ("batch_seconds", "timeout", "patch_bytes", "retry_wait", "refused_wait"):
+        positive = ("batch_seconds", "timeout", "append_timeout", "patch_bytes", "retry_wait")
+        for name in (*positive, "refused_wait"):
             if getattr(self, name) <= 0:
                 raise ProfileError(f"{name} is {getattr(self, name)}: make it positive")
         if self.queue_bytes < 0:

@@ -11,9 +11,10 @@ from pathlib import Path
 from ..node.spool import SpoolOptions
 from .batch import Batch
 from .derived import Derived
+from .ending import Ending
 from .rows import Intake, Row, Shape
 from .side_tables import Notebook
-from .spool import Ending, SpoolFolder
+from .spool import SpoolFolder
 from .tiled_run import TiledRun
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
@@ -33,6 +34,8 @@ class Parcel:
         While it is in memory.
     path : Path or None
         Its segment, once there is one.
+    on_way : bool
+        Whether it was given to Tiled, which may have it.
     done : bool
         Whether Tiled has it.
     """
@@ -41,6 +44,7 @@ class Parcel:
     last: int
     batch: Batch | None = None
     path: Path | None = None
+    on_way: bool = False
     done: bool = False
 
     @property
@@ -92,6 +96,8 @@ class Route:
         First row that was dropped; -1 for none. All after it are dropped, too.
     dropped_rows : int
         How many.
+    dropped_why : str
+        Why.
     tiled : TiledRun or None
         Its nodes; the uploader's.
     doubtful : bool
@@ -100,6 +106,8 @@ class Route:
         What was said in the log.
     not_before : float
         When it is offered to Tiled again [s, monotonic].
+    quiet_until : float
+        Until when Tiled is not asked for it: rows may be on their way there [s, monotonic].
     turn : int
         When it was attended to last, as a count.
     """
@@ -125,10 +133,12 @@ class Route:
     ending_kept: bool = False
     dropped: int = -1
     dropped_rows: int = 0
+    dropped_why: str = "neither Tiled nor the disk of the spool took them"
     tiled: TiledRun | None = None
     doubtful: bool = False
     told: set[str] = field(default_factory=set[str])
     not_before: float = 0.0
+    quiet_until: float = 0.0
     turn: int = 0
 
     @classmethod
@@ -184,6 +194,11 @@ class Route:
         if self.finished:
             return False
         return bool(waiting) or not (self.begun or self.spooling)
+
+    @property
+    def next_try(self) -> float:
+        """When it may be offered to Tiled [s, monotonic]."""
+        return max(self.not_before, self.quiet_until)
 
     @property
     def work(self) -> bool:

@@ -23,10 +23,10 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import StoreError
+from ..node.disk import write_whole
 from .arrays import ARRAYS, Pixels
 from .batch import Batch, numbered
 from .derived import TABLE
-from .durable import put
 from .side_tables import SIDE_TABLES
 
 TEXT = h5py.string_dtype()
@@ -57,7 +57,7 @@ def save(path: Path, batch: Batch) -> None:
             for field in table.schema:
                 values, kind = table[field.name].to_pylist(), TO_HDF5[str(field.type)]
                 group.create_dataset(field.name, (len(values),), kind, values)
-    put(path, memory.getvalue())
+    write_whole(path, memory.getvalue())
 
 
 def load(path: Path) -> Batch:

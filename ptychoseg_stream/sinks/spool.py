@@ -9,50 +9,26 @@
         lock                        locked for as long as a process owns the folder
 """
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
+from ..node.disk import check_free, is_locked, locked, make_folder, sync_folder, write_whole
 from ..node.ports import Account, RunInfo
 from ..node.spool import SpoolOptions
 from .batch import Batch
 from .derived import Derived
-from .durable import make_folder, put, require_space, sync
+from .ending import Ending
 from .segment import save
 
 RUN, STOP, LOCK = "run.json", "stop.json", "lock"
 DIGITS = 12
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended.
-
-    Parameters
-    ----------
-    account : Account
-        What became of its frames.
-    time : float
-        When it ended [s since the epoch].
-    counts : mapping of str to int
-        What the sink counted itself; "dropped" when rows are missing.
-    """
-
-    account: Account
-    time: float
-    counts: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether all rows were taken."""
-        return not self.counts.get("dropped", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +58,8 @@ class WaitingRun:
         Where it was to go: server and container.
     busy : bool
         Whether a living process owns it, and sends it.
+    resumable : bool
+        Whether a node goes on with the run: these rows are left to whoever owns its journal.
     """
 
     raw: str
@@ -91,6 +69,7 @@ class WaitingRun:
     path: Path
     target: str
     busy: bool
+    resumable: bool
 
 
 class SpoolFolder:
@@ -110,7 +89,7 @@ class SpoolFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         make_folder(path)
-        self._lock = _locked(path / LOCK)
+        self._lock = locked(path / LOCK, os.O_CREAT)
 
     def begin(self, derived: Derived, server: str, container: str) -> None:
         """Write down what the run is, once.
@@ -132,7 +111,7 @@ class SpoolFolder:
             "server": server,
             "container": container,
         }
-        put(self.path / RUN, derived.hide(json.dumps(about, indent=1)).encode())
+        write_whole(self.path / RUN, derived.hide(json.dumps(about, indent=1)).encode())
 
     def add(self, batch: Batch, min_free: int) -> Path:
         """Write a segment, synced; return its path.
@@ -142,7 +121,7 @@ class SpoolFolder:
         OSError
             If the disk does not take it, or is too full.
         """
-        require_space(self.path, min_free)
+        check_free(self.path, min_free)
         path = self.path / f"rows-{batch.first:0{DIGITS}d}-{batch.last:0{DIGITS}d}.h5"
         save(path, batch)
         return path
@@ -156,12 +135,12 @@ class SpoolFolder:
             If the disk does not take it.
         """
         told = json.dumps(asdict(ending), indent=1, default=str)
-        put(self.path / STOP, derived.hide(told).encode())
+        write_whole(self.path / STOP, derived.hide(told).encode())
 
     def reopen(self) -> None:
         """Forget how the run ended: its missing rows are coming."""
         (self.path / STOP).unlink(missing_ok=True)
-        sync(self.path)
+        sync_folder(self.path)
 
     def segments(self) -> list[Segment]:
         """Return the segments, in order of their rows."""
@@ -193,7 +172,7 @@ class SpoolFolder:
         with suppress(OSError):
             (self.path / RUN).unlink(missing_ok=True)  # first: without it, there is no run
             shutil.rmtree(self.path)
-            sync(self.path.parent)
+            sync_folder(self.path.parent)
         self.release()
 
     def release(self) -> None:
@@ -204,8 +183,15 @@ class SpoolFolder:
 
 
 def leftovers(spool: SpoolOptions) -> Iterator[SpoolFolder]:
-    """Yield the folders that dead processes left, now owned by this one."""
+    """Yield the folders that dead processes left, now owned by this one.
+
+    A folder whose run has a journal is left alone: a living node is at work on that run, or one to
+    come goes on with it, and opens the folder then. Two writers of one run would double its rows.
+    """
+    kept = _journalled(spool)
     for path in _folders(spool):
+        if _resumable(path, kept):
+            continue
         try:
             yield SpoolFolder(path)
         except OSError:
@@ -215,6 +201,7 @@ def leftovers(spool: SpoolOptions) -> Iterator[SpoolFolder]:
 def waiting(spool: SpoolOptions) -> list[WaitingRun]:
     """Return the runs in the spool, oldest first; those that cannot be read are left out."""
     found: list[tuple[float, WaitingRun]] = []
+    kept = _journalled(spool)
     for path in _folders(spool):
         try:
             about, ending = _about(path), _ending(path)
@@ -227,7 +214,8 @@ def waiting(spool: SpoolOptions) -> list[WaitingRun]:
             ending is not None,
             path,
             f"{about['server']} {about['container']}",
-            _busy(path / LOCK),
+            is_locked(path / LOCK),
+            _resumable(path, kept),
         )
         found.append((float(about["time"]), run))
     return [run for _, run in sorted(found, key=lambda item: item[0])]
@@ -237,6 +225,23 @@ def _folders(spool: SpoolOptions) -> list[Path]:
     if not spool.masks.is_dir():
         return []
     return sorted(path for path in spool.masks.iterdir() if (path / RUN).is_file())
+
+
+def _journalled(spool: SpoolOptions) -> set[str]:
+    """Return raw and derived uids of the runs whose documents are kept."""
+    found: set[str] = set()
+    for path in spool.runs.glob(f"*/{RUN}"):
+        found.add(path.parent.name)
+        with suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+            found.add(str(json.loads(path.read_bytes())["raw"]))
+    return found
+
+
+def _resumable(folder: Path, kept: set[str]) -> bool:
+    """Whether a node goes on with a run; its derived uid is another one after other settings."""
+    with suppress(StoreError):
+        return folder.name in kept or str(_about(folder)["raw"]) in kept
+    return False
 
 
 def _segments(folder: Path) -> list[Segment]:
@@ -268,33 +273,3 @@ def _ending(folder: Path) -> Ending | None:
         return Ending(Account(**told["account"]), float(told["time"]), dict(told["counts"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read ({error}): remove it") from error
-
-
-def _locked(path: Path) -> int:
-    """Return a handle that holds the lock.
-
-    Raises
-    ------
-    OSError
-        If another process holds it.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_ino != path.stat().st_ino:  # removed by its owner meanwhile
-            raise BlockingIOError(f"{path} was removed by another process")
-    except OSError as error:
-        os.close(handle)
-        if isinstance(error, BlockingIOError):
-            raise BlockingIOError(f"{path.parent} belongs to another process") from error
-        raise
-    return handle
-
-
-def _busy(path: Path) -> bool:
-    try:
-        handle = _locked(path)
-    except OSError:
-        return True
-    os.close(handle)
-    return False

@@ -94,6 +94,7 @@ def open_stored(target: str, options: TiledOptions, api_key: str) -> Generator[S
         with _hdf5(path) as file:
             yield _of_file(path, file)
     elif "://" in target:
+        _require_no_key(target, options)
         with _connected(target, options, api_key) as node:
             yield _of_node(node, target, options)
     else:
@@ -136,6 +137,15 @@ def _hdf5(path: Path) -> Generator[h5py.File]:
         raise StoreError(f"{path} cannot be read as HDF5: {error}") from error
     with file:
         yield file
+
+
+def _require_no_key(target: str, options: TiledOptions) -> None:
+    """Refuse what would be repeated in messages, and is seen by all users of this machine."""
+    if set("@?#") & set(target):
+        raise StoreError(
+            "the address of the run carries a user, key or query: give it without, and the API "
+            f"key in the environment variable {options.api_key_env}"
+        )
 
 
 def _require_uid(target: str, options: TiledOptions) -> None:

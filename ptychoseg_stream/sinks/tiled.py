@@ -14,14 +14,15 @@ from ..node.ports import Account, Clock, RunInfo
 from ..node.spool import SpoolOptions
 from ..science.frame import Mask
 from .arrays import nbytes
-from .connection import connect, same_server, without_key
+from .connection import connect, without_key
 from .courier import Courier
 from .derived import Derived
+from .ending import Ending
 from .keeper import Keeper
 from .options import TiledOptions
+from .recovered import left_behind, reopened
 from .route import Desk, Route
 from .rows import Intake, Row
-from .spool import RUN, Ending, SpoolFolder, leftovers
 from .uploader import Uploader
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
@@ -62,19 +63,29 @@ class TiledSink:
         self._clock = clock
         self._secret = api_key or os.environ.get(options.api_key_env, "")
         self._client: Container | None = None
-        self._runs: dict[str, Route] = {}  # by uid of the raw run
+        self._runs: dict[
+            str, Route
+        ] = {}  # by uid of the raw run (its last one), and of the derived
         self._server = without_key(options.uri)
         self._desk = Desk(spool or SpoolOptions())
         courier = Courier(self._desk, client_factory or self._connect, self._server, options)
         self._keeper = Keeper(self._desk, options, self._server)
         self._uploader = Uploader(self._desk, courier, options, self._secret)
         self._threads: list[threading.Thread] = []
-        self._desk.routes = self._left_behind()
+        self._desk.routes = left_behind(
+            self._desk.spool, self._server, options.container, self._secret
+        )
         if self._desk.routes:
             self._start()
 
     def open(self, run: RunInfo) -> None:
-        """Begin a run: its node appears in Tiled as soon as the server answers."""
+        """Begin a run: its node appears in Tiled as soon as the server answers.
+
+        Raises
+        ------
+        StoreError
+            If rows of it are in the spool, and another process owns them.
+        """
         derived = Derived.of(run, self._clock, self._secret)
         with self._desk.change:
             route = self._known(derived) if run.derived else None
@@ -84,7 +95,7 @@ class TiledSink:
             else:
                 self._go_on(route)
             self._runs = {uid: old for uid, old in self._runs.items() if old in self._desk.routes}
-            self._runs[run.uid] = route
+            self._runs[run.uid] = self._runs[derived.uid] = route
             if self._desk.down:
                 self._desk.divert(route, self._desk.fault)
         self._start()
@@ -137,7 +148,7 @@ class TiledSink:
             self._desk.change.notify_all()
 
     def stored(self, run_uid: str) -> int:
-        """Return how many rows of a run are safe: in Tiled, or in the spool."""
+        """Return how many rows of a run, raw or derived, are safe: in Tiled, or in the spool."""
         route = self._runs.get(run_uid)
         return 0 if route is None else route.safe
 
@@ -204,43 +215,14 @@ class TiledSink:
             thread.start()
         atexit.register(self.shutdown)
 
-    def _left_behind(self) -> list[Route]:
-        """Return the runs that dead processes left, as far as they were to go to our server."""
-        found: list[Route] = []
-        for folder in leftovers(self._desk.spool):
-            try:
-                route, (server, container) = Route.of_folder(folder, self._secret), folder.target()
-            except StoreError as error:
-                logger.error("%s", error)
-                folder.release()
-                continue
-            if container == self._options.container and same_server(server, self._server):
-                found.append(route)
-                continue
-            folder.release()
-            logger.warning(
-                "%s waits for %s at %s, and this node writes to %s: `ptychoseg upload` sends it",
-                folder.path,
-                container,
-                server,
-                self._server,
-            )
-        return found
-
     def _known(self, derived: Derived) -> Route | None:
         """Return the way of a run that was begun before, if anything of it is here."""
         for route in self._desk.routes:
             if route.derived.uid == derived.uid:
                 return route
-        path = self._desk.spool.masks / derived.uid
-        if not (path / RUN).is_file():
-            return None
-        try:
-            route = Route.of_folder(SpoolFolder(path), self._secret)
-        except (OSError, StoreError) as error:
-            logger.error("Run %s: %s", derived.raw.uid, error)
-            return None
-        self._desk.routes.append(route)
+        route = reopened(self._desk.spool, derived, self._secret)
+        if route is not None:
+            self._desk.routes.append(route)
         return route
 
     def _go_on(self, route: Route) -> None:
@@ -287,7 +269,10 @@ class TiledSink:
     def _connect(self) -> Container:
         # Once: runs that are open still use it, and it finds a server that comes back by itself.
         if self._client is None:
-            self._client = connect(self._options.uri, self._secret, self._options.timeout)
+            options = self._options
+            self._client = connect(
+                options.uri, self._secret, options.timeout, options.append_timeout
+            )
         return self._client
 
     def _open_route(self, run_uid: str) -> Route:

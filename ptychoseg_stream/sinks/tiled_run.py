@@ -30,16 +30,17 @@ from .batch import Batch, empty_block, lost_batch, resized
 from .columns import schema
 from .connection import Refusal, Unavailable, adopt
 from .derived import STREAM, TABLE, Derived, array_keys, column_keys
+from .ending import Ending
 from .options import TiledOptions
 from .rows import COLUMNS, NEVER_ANNOUNCED, Shape, table_schema
 from .side_tables import SIDE_TABLES, identities, identity_columns
-from .spool import Ending
 from .tiled_nodes import TiledArray, TiledTable, create_array, create_stream, create_table
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
 FILL = 256  # rows of a hole that are made at a time
 CUT_OFF = "the process that labelled it ended before its row was stored"
+MOVED = "its file was taken out of the spool"
 
 
 class TiledRun:
@@ -145,12 +146,15 @@ class TiledRun:
                 self._tables[STREAM].append(sized.table)
                 self._count_filled(sized.table["reason"].to_pylist())
 
-    def end(self, ending: Ending) -> None:
-        """Write the stop document and tell subscribers that nothing follows."""
+    def end(self, ending: Ending, rows: int = 0) -> None:
+        """Write the stop document of a run of at least so many rows; say that nothing follows."""
         node = self._node
         if node is None or self.finished:
             return
-        self._level()
+        self._level(rows)
+        if doubled := sum(table.recount() for table in self._tables.values()):
+            ending = ending.doubling(doubled)
+            logger.error("Run %s: %s", self._derived.raw.uid, ending.account.reason)
         events = {STREAM: 0} | {name: table.rows for name, table in self._tables.items()}
         counts = {"filled": self.filled, **ending.counts}
         stop = self._derived.stop(ending.account, events, ending.time, **counts)
@@ -224,17 +228,20 @@ class TiledRun:
             array.put(batch.first, block)
         return sized
 
-    def _level(self) -> None:
-        """Give the arrays' last rows, which a process wrote before it was killed, their rows."""
+    def _level(self, rows: int) -> None:
+        """Give rows to the last ones of the arrays, and to those whose file was moved away.
+
+        The former were written by a process that was killed before it wrote the table.
+        """
         if STREAM not in self._tables or not self._arrays:
             return
         ahead = max(array.node.shape[0] for array in self._arrays.values())
-        if ahead > self.rows:
-            blocks = {name: empty_block(name, 0, self._shape) for name in self._arrays}
-            table = table_schema(tuple(self._arrays)).empty_table()
-            like = Batch(self.rows, blocks, table, {}, {})
-            for first in range(self.rows, ahead, FILL):
-                self.append(lost_batch(like, first, min(first + FILL, ahead), CUT_OFF))
+        blocks = {name: empty_block(name, 0, self._shape) for name in self._arrays}
+        table = table_schema(tuple(self._arrays)).empty_table()
+        for last, reason in ((ahead, CUT_OFF), (rows, MOVED)):
+            for first in range(self.rows, last, FILL):
+                like = Batch(first, blocks, table, {}, {})
+                self.append(lost_batch(like, first, min(first + FILL, last), reason))
 
     def _append_notes(self, batch: Batch) -> None:
         for name, page in batch.notes.items():

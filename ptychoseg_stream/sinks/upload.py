@@ -15,7 +15,9 @@ from .connection import Unavailable, connect, without_key
 from .courier import Courier
 from .options import TiledOptions
 from .route import Desk, Route
-from .spool import leftovers
+from .spool import leftovers, waiting
+
+RESUMABLE = "the run has not ended: start its node again, which goes on with it and sends them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ def upload_all(
 ) -> list[Uploaded]:
     """Send all that waits, wherever it was to go; folders that a living process owns are left.
 
+    So are those of runs that have a journal: the node that goes on with such a run sends what is
+    here before what it labels. Without one (`SpoolOptions.journal`), or once it was removed, nobody
+    goes on, and the rows are sent without an end.
+
     Parameters
     ----------
     options : TiledOptions
@@ -87,7 +93,7 @@ def upload_all(
 
 
 def _connected(stack: ExitStack, options: TiledOptions, api_key: str) -> Container:
-    client = connect(options.uri, api_key, options.timeout)
+    client = connect(options.uri, api_key, options.timeout, options.append_timeout)
     stack.callback(client.context.http_client.close)
     return client
 
@@ -111,6 +117,9 @@ def _sent(courier: Courier, spool: SpoolOptions, api_key: str, end: float) -> It
             folder.remove()
         else:
             folder.release()
+    for run in waiting(spool):
+        if run.resumable and not run.busy:
+            yield Uploaded(run.raw, run.derived, run.path, run.rows, "", RESUMABLE)
 
 
 def _send(courier: Courier, route: Route, end: float) -> tuple[str, bool]:

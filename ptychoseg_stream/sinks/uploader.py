@@ -1,12 +1,17 @@
 """The thread that brings runs to Tiled: whose turn it is, and how long to wait after a failure."""
 
+import logging
 import time
+from functools import partial
 
 from ..errors import StoreError
-from .connection import Unavailable
+from ..node.guard import Guard
+from .connection import Refusal, Unavailable
 from .courier import Courier
 from .options import TiledOptions
 from .route import Desk, Route
+
+logger = logging.getLogger("ptychoseg_stream.sinks")
 
 
 class Uploader:
@@ -34,6 +39,7 @@ class Uploader:
         self._pause = 0.0
         self._not_before = 0.0
         self._turn = 0
+        self._guard = Guard(logger)
 
     def run(self) -> None:
         """Work until the sink is in a hurry to end."""
@@ -52,12 +58,21 @@ class Uploader:
         """Do the next thing for a run; return why that failed, empty if it did not."""
         self._turn += 1
         route.turn = self._turn
-        try:
-            self._courier.advance(route)
-        except StoreError as error:
+        failures = self._guard.failures
+        error = self._guard.call("bring masks to Tiled", partial(self._advance, route), None)
+        if self._guard.failures > failures:
+            error = Refusal(f"{self._guard.last}: this is a fault of the node, please report it")
+        if error is not None:
             return self._failed(route, error)
         self._worked()
         return ""
+
+    def _advance(self, route: Route) -> StoreError | None:
+        try:
+            self._courier.advance(route)
+        except StoreError as error:
+            return error
+        return None
 
     def renew(self) -> None:
         """Have everything offered to Tiled again, now."""
@@ -70,14 +85,14 @@ class Uploader:
     def _next(self, now: float) -> Route | None:
         if now < self._not_before:
             return None
-        ready = [route for route in self._desk.routes if route.work and route.not_before <= now]
+        ready = [route for route in self._desk.routes if route.work and route.next_try <= now]
         # What is in memory only first, and then in turn.
         return min(ready, key=lambda route: (not route.in_memory, route.turn), default=None)
 
     def _wait(self, now: float) -> float | None:
         if now < self._not_before:
             return self._not_before - now
-        waits = [route.not_before - now for route in self._desk.routes if route.work]
+        waits = [route.next_try - now for route in self._desk.routes if route.work]
         return max(0.0, min(waits)) if waits else None
 
     def _worked(self) -> None:

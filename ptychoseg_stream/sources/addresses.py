@@ -8,6 +8,7 @@ from ptychoseg_callbacks.source import Source
 from ..errors import SourceError
 from .kafka_documents import KafkaDocuments
 from .kafka_options import KafkaOptions
+from .shown import shown
 from .tiled_documents import Wanted
 from .tiled_live import LiveOptions, TiledLive
 from .zmq_documents import ZmqDocuments
@@ -45,7 +46,8 @@ def open_source(
     wanted : Wanted
         What is read of runs in Tiled.
     also : sequence of str
-        Uids of runs in Tiled that are delivered although they have ended.
+        Uids of runs in Tiled that are delivered although they have ended. Looked at when the
+        source begins to run, so they may still be added.
 
     Raises
     ------
@@ -58,10 +60,9 @@ def open_source(
         "ipc": lambda: ZmqDocuments(address, options.zmq),
         "kafka": lambda: KafkaDocuments(address, options.kafka),
         "tiled": lambda: TiledLive(address, options.tiled, wanted, also),
-        "tiled+http": lambda: TiledLive(address, options.tiled, wanted, also),
         "tiled+https": lambda: TiledLive(address, options.tiled, wanted, also),
     }
     scheme = address.partition("://")[0] if "://" in address else ""
     if scheme not in kinds:
-        raise SourceError(f"{address!r} is no source; give {FORMS}")
+        raise SourceError(f"{shown(address)} is no source; give {FORMS}")
     return kinds[scheme]()

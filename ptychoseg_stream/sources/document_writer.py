@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ptychoseg_callbacks.documents import encode
-from ptychoseg_callbacks.guard import Guard
 
 from ..errors import SourceError
+from ..node.guard import Guard
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 from event_model import unpack_event_page
 from event_model.documents import EventPage
 from ptychoseg_callbacks.documents import Document
-from ptychoseg_callbacks.guard import Guard
 from ptychoseg_callbacks.keys import described, image_keys
 
+from ..node.guard import Guard
 from .document_files import Named
 
 log = logging.getLogger(__name__)

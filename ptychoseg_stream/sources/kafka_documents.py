@@ -17,6 +17,7 @@ from ..errors import SourceError
 from .kafka_feeder import Feeder
 from .kafka_offsets import Offsets
 from .kafka_options import KafkaOptions, brokers_and_topic
+from .kafka_secrets import CarefulLog, Secrets
 from .kafka_session import Session, kafka
 from .messages import Messages
 
@@ -56,9 +57,8 @@ class KafkaDocuments:
         self._kafka = kafka()
         self._options = options or KafkaOptions()
         self._brokers, self._topic = brokers_and_topic(url)
-        extra, self._hidden = self._options.resolved(
-            os.environ if environment is None else environment
-        )
+        extra, hidden = self._options.resolved(os.environ if environment is None else environment)
+        self._secrets = Secrets(hidden)
         self._config: dict[str, Any] = {
             **extra,
             "bootstrap.servers": self._brokers,
@@ -110,7 +110,7 @@ class KafkaDocuments:
                 try:
                     self._session(feeder).run(stopping, self._options.settle)
                 except self._kafka.KafkaException as error:
-                    text = self._safe_text(error)
+                    text = self._secrets.text_of(error)
                     log.error("topic %s: %s; connecting again", self._topic, text)
                     stopping.wait(_PAUSE)
         finally:
@@ -130,26 +130,26 @@ class KafkaDocuments:
     def probe(self, timeout: float) -> str:
         """Return why the topic cannot be read, asking for `timeout` [s]; empty if it can."""
         try:
-            consumer = self._kafka.Consumer(self._config, logger=log)
+            consumer = self._kafka.Consumer(self._config, logger=CarefulLog(log, self._secrets))
             try:
                 found = consumer.list_topics(self._topic, timeout=timeout).topics[self._topic].error
             finally:
                 consumer.close()
         except self._kafka.KafkaException as error:
-            return f"{self._brokers}: {self._safe_text(error)}"
-        return "" if found is None else f"topic {self._topic}: {found.str()}"
+            return f"{self._brokers}: {self._secrets.text_of(error)}"
+        return "" if found is None else f"topic {self._topic}: {self._secrets.text_of(found)}"
 
     def _session(self, feeder: Feeder) -> Session:
         from_end = self._options.offset_reset == "latest" and not self._offsets.era
         try:
-            return Session(self._topic, self._config, from_end, feeder, self._offsets, self._now)
+            return Session(
+                self._topic,
+                self._config,
+                from_end,
+                feeder,
+                self._offsets,
+                self._secrets,
+                self._now,
+            )
         except self._kafka.KafkaException as error:
-            raise SourceError(f"config: librdkafka says: {self._safe_text(error)}") from None
-
-    def _safe_text(self, error: Exception) -> str:
-        """Return what librdkafka says; it repeats values, and some are secret."""
-        reason = error.args[0]
-        text = reason.str() if isinstance(reason, self._kafka.KafkaError) else str(reason)
-        for secret in self._hidden:
-            text = text.replace(secret, "***")
-        return text
+            raise SourceError(f"config: librdkafka says: {self._secrets.text_of(error)}") from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..errors import SourceError
+from .shown import shown
 
 _PORT = 9092
 _FORM = "give kafka://BROKER:9092/TOPIC, several brokers separated by commas"
@@ -93,13 +94,13 @@ def brokers_and_topic(url: str) -> tuple[str, str]:
     """
     scheme, _, rest = url.partition("://")
     servers, _, topic = rest.partition("/")
-    if "@" in servers:
+    if "@" in rest:
         raise SourceError(
             f"an address of Kafka has neither user nor password: put sasl.username into config; "
             f"{_FORM}"
         )
     if scheme != "kafka" or not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
-        raise SourceError(f"{url}: not a topic to listen to; {_FORM}")
+        raise SourceError(f"{shown(url)}: not a topic to listen to; {_FORM}")
     brokers = [_with_port(server.strip(), url) for server in servers.split(",")]
     return ",".join(brokers), topic
 

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SourceError
+from ..errors import SourceError, SourceLost
 from .kafka_feeder import Feeder, Fetched
 from .kafka_offsets import Offsets
+from .kafka_secrets import CarefulLog, Secrets
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -53,6 +54,8 @@ class Session:
         Takes the messages.
     offsets : Offsets
         Knows what is stored.
+    secrets : Secrets
+        What must not be logged.
     monotonic : callable
         Seconds of a clock that never jumps.
 
@@ -69,6 +72,7 @@ class Session:
         from_end: bool,
         feeder: Feeder,
         offsets: Offsets,
+        secrets: Secrets,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kafka = kafka()
@@ -76,6 +80,7 @@ class Session:
         self._from_end = from_end
         self._feeder = feeder
         self._offsets = offsets
+        self._secrets = secrets
         self._now = monotonic
         self._paused = False
         self._committed: dict[int, int] = {}
@@ -83,7 +88,8 @@ class Session:
         self._fatal = ""
         self._told: set[int] = set()
         ours = {"error_cb": self._problem, "on_commit": self._committed_or_not}
-        self._consumer: Consumer = self._kafka.Consumer({**config, **ours}, logger=log)
+        careful = CarefulLog(log, secrets)
+        self._consumer: Consumer = self._kafka.Consumer({**config, **ours}, logger=careful)
 
     def run(self, stopping: threading.Event, settle: float) -> None:
         """Poll until `stopping` is set, then for `settle` [s] until all is stored.
@@ -92,7 +98,7 @@ class Session:
         ------
         confluent_kafka.KafkaException
             When Kafka does not answer while partitions are assigned; begin another session.
-        SourceError
+        SourceLost
             When librdkafka, or the thread that hands documents on, has given up for good.
         """
         try:
@@ -116,7 +122,7 @@ class Session:
     def _flow(self) -> None:
         """Fetch no more than can be handed on, and go on polling all the same."""
         if not self._feeder.busy:
-            raise SourceError(f"topic {self._topic}: documents are not taken any more")
+            raise SourceLost(f"topic {self._topic}: documents are not taken any more")
         if not self._paused and self._feeder.full:
             self._consumer.pause(self._consumer.assignment())
             self._paused = True
@@ -127,7 +133,7 @@ class Session:
     def _poll(self, take: Callable[[Fetched], None]) -> None:
         message = self._consumer.poll(_TICK)
         if self._fatal:
-            raise SourceError(self._fatal)
+            raise SourceLost(self._fatal)
         if message is not None:
             error = message.error()
             if error is None:
@@ -202,20 +208,21 @@ class Session:
             self._committed = {}  # try again
             if error.code() not in self._told:
                 self._told.add(error.code())
-                log.warning("topic %s: offsets not committed: %s", self._topic, error.str())
+                text = self._secrets.text_of(error)
+                log.warning("topic %s: offsets not committed: %s", self._topic, text)
 
     def _problem(self, error: "KafkaError") -> None:
         """Report an error once; librdkafka goes on trying, unless it says that it is fatal."""
         codes = self._kafka.KafkaError
-        code = error.code()
+        code, text = error.code(), self._secrets.text_of(error)
         if error.fatal():
-            self._fatal = f"topic {self._topic}: {error.str()}; start the node again"
+            self._fatal = f"topic {self._topic}: {text}; start the node again"
         if code in (codes.UNKNOWN_TOPIC_OR_PART, codes._UNKNOWN_TOPIC):
             self._from_end = False  # it will be made later, and then all of it is new
         if code == codes._PARTITION_EOF or code in self._told:
             return
         self._told.add(code)
-        log.error("topic %s: %s; %s", self._topic, error.str(), self._advice(code))
+        log.error("topic %s: %s; %s", self._topic, text, self._advice(code))
 
     def _advice(self, code: int) -> str:
         codes = self._kafka.KafkaError
@@ -223,6 +230,8 @@ class Session:
             return "waiting until it is made; is its name right?"
         if code in (codes._AUTHENTICATION, codes.SASL_AUTHENTICATION_FAILED):
             return "check security.protocol, sasl.username and sasl.password in config"
+        if code == codes._SSL:
+            return "check ssl.ca.location, and the other settings ssl.* in config"
         if code in (codes.TOPIC_AUTHORIZATION_FAILED, codes.GROUP_AUTHORIZATION_FAILED):
             return "ask for the right to read the topic and to use the group"
         return "it is tried on and on; are the brokers running, and are their names right?"

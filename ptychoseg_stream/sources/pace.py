@@ -16,7 +16,8 @@ from .frame_count import FrameCounter
 Wait: TypeAlias = Callable[[threading.Event, float], bool]
 """Waits for so many seconds, or until the event is set; returns whether it is."""
 
-_MOST_HELD = 4096  # documents without a time, between two that have one
+_MOST_HELD = 1 << 15  # small documents without a time, between two that have one
+_TIMED = frozenset({"start", "descriptor", "event", "event_page", "stop"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +31,13 @@ class Pace:
     recorded : bool
         At the intervals of the times in the documents.
     longest : float
-        No recorded interval is made longer than this [s]: nobody wants to wait for a beam dump.
+        No recorded interval is made longer than this [s]: such times are not believed, or it was a
+        pause that nobody wants to wait for again. Of a fly scan that is an interval between frames.
     """
 
     rate: float = 0.0
     recorded: bool = False
-    longest: float = 60.0
+    longest: float = 3600.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -126,6 +128,8 @@ class Pacer:
         last, held, open_runs = -math.inf, list[Named](), 0
         for name, doc in documents:
             taken = time_of(name, doc)
+            if math.isnan(taken) and name in _TIMED:  # it should say, and may hold images
+                taken = last
             if math.isnan(taken):
                 held.append((name, doc))
                 if len(held) >= _MOST_HELD:
@@ -135,10 +139,11 @@ class Pacer:
             if name == "start" and not open_runs:
                 last = taken  # nobody waits from one run to the next
             open_runs = max(0, open_runs + (name == "start") - (name == "stop"))
-            gap = min(max(0.0, taken - last), self._pace.longest) if math.isfinite(last) else 0.0
+            gap = max(0.0, taken - last) if math.isfinite(last) else 0.0
             if held:
                 yield from self._spread(held, gap, at_once=name in ("event", "event_page"))
                 held, gap = [], 0.0
+            gap = min(gap, self._pace.longest)
             last = max(last, taken)
             yield gap, name, doc
             self._counter.of(name, doc)
@@ -149,11 +154,12 @@ class Pacer:
     ) -> Iterator[tuple[float, str, Document]]:
         frames = [self._counter.of(name, doc) for name, doc in held]
         total = sum(frames)
+        longest = self._pace.longest
         for n, (name, doc) in enumerate(held):
             if at_once or not total:
-                yield (0.0 if n else gap), name, doc
+                yield (0.0 if n else min(gap, longest)), name, doc
             else:
-                yield gap * frames[n] / total, name, doc
+                yield min(gap / total, longest) * frames[n], name, doc
 
 
 def time_of(name: str, doc: Document) -> float:
@@ -161,7 +167,7 @@ def time_of(name: str, doc: Document) -> float:
 
     Of a page that is the time of its last event.
     """
-    if name not in ("start", "descriptor", "event", "event_page", "stop"):
+    if name not in _TIMED:
         return math.nan
     taken = doc.get("time")
     if isinstance(taken, list):

@@ -16,8 +16,8 @@ import h5py
 import numpy as np
 from event_model import ComposeDescriptorBundle, ComposeRunBundle, StreamRange, compose_run
 from ptychoseg_callbacks.documents import Document
-from ptychoseg_callbacks.guard import Guard
 
+from ..node.guard import Guard
 from .discovery import candidates
 from .document_files import Named
 from .scan_facts import ScanFacts, modified, read_facts, scan_id_of

@@ -5,6 +5,7 @@ from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from ..errors import SourceError
+from .shown import shown
 
 Path: TypeAlias = tuple[str, ...]  # keys of the nodes from the root of the server
 
@@ -28,8 +29,12 @@ class TiledUnavailable(SourceError):
         self.reached = reached
 
 
+class TiledSlow(TiledUnavailable):
+    """The answer did not come in time: less of it might have."""
+
+
 class TiledRefused(SourceError):
-    """The server said no, or something that cannot be understood, and will say so again."""
+    """The server said no, or something that cannot be understood, and may well say so again."""
 
 
 class TiledMissing(TiledRefused):
@@ -62,20 +67,20 @@ class TiledAddress:
         SourceError
             If it is none, or carries a key or password; the text never repeats those.
         """
-        parts = urlsplit(text)
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if "@" in text.partition("://")[2].partition("/")[0] or "?" in text or "#" in text:
             raise SourceError(
-                f"the address of Tiled at {parts.hostname} carries a user, key or query: give "
-                "tiled://host:port/path, and the API key in the environment"
+                "the address of Tiled carries a user, key or query: give tiled://host:port/path, "
+                "and the API key in the environment"
             )
-        scheme = _SCHEMES.get(parts.scheme)
         try:
+            parts = urlsplit(text)
+            scheme = _SCHEMES.get(parts.scheme)
             bad = scheme is None or not parts.hostname or parts.port == 0
-        except ValueError:  # a port that is no number
-            bad = True
+        except ValueError:  # a port that is no number, or brackets that do not match
+            parts, scheme, bad = urlsplit(""), None, True
         if bad:
             raise SourceError(
-                f"{text!r} is no address of a Tiled server: give tiled://host:port/path "
+                f"{shown(text)} is no address of a Tiled server: give tiled://host:port/path "
                 "(or tiled+https://)"
             )
         before, api, after = parts.path.partition("/api/v1")

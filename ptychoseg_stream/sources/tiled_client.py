@@ -20,7 +20,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ..errors import SourceError
-from .tiled_address import Path, TiledAddress, TiledMissing, TiledRefused, TiledUnavailable
+from .tiled_address import (
+    Path,
+    TiledAddress,
+    TiledMissing,
+    TiledRefused,
+    TiledSlow,
+    TiledUnavailable,
+)
+from .tiled_blocks import Blocks
 
 Item: TypeAlias = Mapping[str, Any]  # what Tiled says of a node: "id" and "attributes"
 
@@ -30,7 +38,7 @@ _BYTE_ORDER = {"little": "<", "big": ">", "not_applicable": "|"}
 
 
 class TiledClient:
-    """Reads from one server; may be used by several threads.
+    """Reads from one server; may be used by several threads; a context manager.
 
     Parameters
     ----------
@@ -40,16 +48,28 @@ class TiledClient:
         Environment variable with the API key; none is sent if it is not set.
     timeout : float
         How long one answer may take, to its last byte [s].
+    patience : float
+        A single image that is too slow gets so many times longer at most.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        How much of an array is to be asked for at once.
     """
 
     def __init__(
-        self, address: TiledAddress, api_key_env: str = "TILED_API_KEY", timeout: float = 5.0
+        self,
+        address: TiledAddress,
+        api_key_env: str = "TILED_API_KEY",
+        timeout: float = 5.0,
+        patience: float = 8.0,
     ) -> None:
         """Take the address; nothing is sent yet."""
         key = os.environ.get(api_key_env, "") if api_key_env else ""
         self.address = address
         self.headers = {"Authorization": f"Apikey {key}"} if key else {}
         self.timeout = timeout
+        self.blocks = Blocks(timeout, patience)
         self._api_key_env = api_key_env
         self._http = httpx.Client(
             base_url=f"{address.base}/api/v1/",
@@ -58,6 +78,14 @@ class TiledClient:
             trust_env=not address.local,
             follow_redirects=True,
         )
+
+    def __enter__(self) -> "TiledClient":
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
 
     def close(self) -> None:
         """Close the connections."""
@@ -130,7 +158,14 @@ class TiledClient:
         size = prod(wanted) * np.dtype(dtype).itemsize
         params = {"slice": f"{first}:{last}", "format": "application/octet-stream"}
         # What is sent is what is wanted: bytes that unpack to more are never unpacked.
-        data = self._get("array/full", path, params, size, {"Accept-Encoding": "identity"})
+        identity, began = {"Accept-Encoding": "identity"}, time.monotonic()
+        try:
+            seconds = self.blocks.seconds(size)
+            data = self._get("array/full", path, params, size, identity, seconds)
+        except TiledSlow:
+            self.blocks.late(size)
+            raise
+        self.blocks.came(size, time.monotonic() - began)
         if len(data) != size:
             raise TiledUnavailable(
                 f"{self._name(path)}: rows {first} to {last - 1} came as {len(data)} bytes, not "
@@ -171,13 +206,17 @@ class TiledClient:
         params: Any,
         limit: int,
         headers: Mapping[str, str] | None = None,
+        seconds: float = 0.0,
     ) -> bytes:
         """Return the body of an answer; gives up at `limit` bytes, or when the time is over."""
+        seconds = seconds or self.timeout
         url = f"{endpoint}/" + "/".join(quote(key, safe="") for key in path)
-        end = time.monotonic() + self.timeout
+        end = time.monotonic() + seconds
         body = bytearray()
         try:
-            with self._http.stream("GET", url, params=params, headers=headers) as response:
+            with self._http.stream(
+                "GET", url, params=params, headers=headers, timeout=seconds
+            ) as response:
                 if response.status_code != HTTPStatus.OK:
                     raise self._refusal(path, response.status_code)
                 for piece in response.iter_bytes():
@@ -185,7 +224,9 @@ class TiledClient:
                     if len(body) > limit:
                         raise TiledRefused(f"{self._name(path)}: more than {limit} bytes came")
                     if time.monotonic() > end:
-                        raise TiledUnavailable(f"{self._name(path)}: slower than {self.timeout} s")
+                        raise TiledSlow(f"{self._name(path)}: slower than {seconds:g} s")
+        except httpx.ReadTimeout as error:
+            raise TiledSlow(f"{self._name(path)}: no answer within {seconds:g} s") from error
         except httpx.HTTPError as error:
             raise TiledUnavailable(
                 f"{self._name(path)} does not answer ({type(error).__name__}): "

@@ -117,11 +117,12 @@ class RunDocuments:
         Raises
         ------
         TiledUnavailable, TiledRefused
-            Nothing is lost: the next call goes on where this one was.
+            Nothing is lost: the next call goes on where this one was. Whether a refusal is to be
+            believed is for the caller to say, see `abandon`.
         """
         for named in self._advance(final):
-            yield named
             self.delivered += 1
+            yield named
 
     def _advance(self, final: bool) -> Iterator[Named]:
         self.behind = False
@@ -129,15 +130,15 @@ class RunDocuments:
             start, stop = self.run.documents()
             if start is None or not start.get("uid"):
                 raise TiledRefused(f"{'/'.join(self.run.path)}: a run without a start document")
-        except TiledMissing:
+        except TiledMissing as error:
             if not self._began:
                 raise
-            yield self._stop("the run was deleted from Tiled while it was followed")
-            return
+            gone = "the run was deleted from Tiled while it was followed"
+            raise TiledMissing(f"{gone} ({error})") from error
         if not self._began:
             self.uid = str(start["uid"])
-            yield "start", start
             self._began = True
+            yield "start", start
         # Asked for after the stop document: what was there by then is all there is.
         streams = self.run.streams(self.wanted.streams, self.uid)
         self.growing = tuple(path for stream in streams for path in growing(stream))
@@ -154,8 +155,14 @@ class RunDocuments:
     def abandon(self, reason: str) -> Iterator[Named]:
         """Yield the end of a run that cannot be followed any more."""
         if self._began and not self.finished:
+            self.delivered += 1
             yield self._stop(reason)
         self.finished = True
+
+    def excuse(self) -> None:
+        """Forget for how long something could not be read: the whole server was in trouble."""
+        for done in self._streams.values():
+            done.failing_since = done.table_failing_since = -1.0
 
     def _stop(self, reason: str) -> Named:
         self.finished = True
@@ -173,8 +180,8 @@ class RunDocuments:
         specs = stream.descriptors[0].get("data_keys") or {}
         keys = image_keys(specs, self.wanted.data_keys)
         for descriptor in stream.descriptors[done.descriptors :]:
-            yield "descriptor", inlined(descriptor, keys[:1], stream)
             done.descriptors += 1
+            yield "descriptor", inlined(descriptor, keys[:1], stream)
         if keys:
             look = self._look(stream, keys[0], done, final)
             yield from self._events(look, done, final)
@@ -233,8 +240,9 @@ class RunDocuments:
                 at = done.events - begin
                 row = rows[at] if at < len(rows) else {}
                 uid = self._derive(f"{look.stream.name}/{look.key}/{done.events}")
-                yield "event", look.event(uid, done.events, row, images, self.wall())
+                event = look.event(uid, done.events, row, images, self.wall())
                 done.events += 1
+                yield "event", event
         self.behind = self.behind or ready > last
 
     def _images(

@@ -26,8 +26,6 @@ from .tiled_client import Item, TiledClient, dtype_of
 
 Json: TypeAlias = Mapping[str, Any]
 
-BLOCK_BYTES = 1 << 25
-"""Images are asked for in blocks of at most so many bytes (or a single frame)."""
 _PAGE = 100
 _MOST_PAGES = 100
 _MOST_BYTES = 1 << 30  # of a row, or of the images of an event
@@ -176,7 +174,7 @@ class StoredRun:
                 f"{'/'.join(images.path)}: {least} images of one event are more than "
                 f"{_MOST_BYTES} bytes"
             )
-        end = min(end, begin + max(needed, BLOCK_BYTES // images.row_bytes))
+        end = min(end, begin + self._client.blocks.rows(images.row_bytes, needed))
         rows = self._client.array(images.path, begin, end, images.shape, images.dtype)
         stack = rows.reshape(-1, *images.shape[-2:])
         return stack[first - begin * per : last - begin * per]

@@ -1,26 +1,22 @@
 """Follows the runs that are being written to a Tiled server."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 
-from ptychoseg_callbacks.guard import Guard
 from ptychoseg_callbacks.source import Callback
 
 from ..errors import SourceError
-from .tiled_address import Path, TiledAddress, TiledRefused, TiledUnavailable
+from .tiled_address import TiledAddress, TiledRefused
 from .tiled_catalogue import Limits, NewRuns
 from .tiled_client import TiledClient
-from .tiled_documents import RunDocuments, Wanted
-from .tiled_layout import StoredRun
+from .tiled_documents import Wanted
+from .tiled_following import Following
 from .tiled_notices import Notices
 from .tiled_search import moment
-
-log = logging.getLogger(__name__)
+from .tiled_trouble import Trouble
 
 _SETTLE = 1.0  # s that is looked again and again after a notice: it comes before the data
 _STEP = 0.05  # s
@@ -81,7 +77,7 @@ class TiledLive:
         What is read of each run.
     also : sequence of str
         Uids of runs that are delivered although they ended: a node that was killed has not seen
-        their end.
+        their end. Looked at when the source begins to run.
     wall : callable
         Seconds since the epoch.
 
@@ -105,7 +101,8 @@ class TiledLive:
         self._wanted = wanted or Wanted()
         self._also = also
         self._wall = wall
-        self._fault = ""
+        self._trouble = Trouble(f"Tiled at {self._address}")
+        self._worked = False
 
     @property
     def redelivers(self) -> bool:
@@ -121,16 +118,19 @@ class TiledLive:
         Raises
         ------
         SourceError
-            If the server refuses the key, or has no such container.
+            If the server refuses the key, or has no such container, when it is first asked. Later
+            it is asked again: keys and proxies are changed while nodes run.
         """
+        options = self._options
         with ExitStack() as stack:
-            client = TiledClient(self._address, self._options.api_key_env, self._options.timeout)
-            stack.callback(client.close)
-            notices = stack.enter_context(Notices(client)) if self._options.websocket else None
+            client = stack.enter_context(
+                TiledClient(self._address, options.api_key_env, options.timeout)
+            )
+            notices = stack.enter_context(Notices(client)) if options.websocket else None
             if notices is not None:
                 notices.watch(self._address.path)
             catalogue = NewRuns(client, self._address.path, self._limits(), self._also)
-            following = _Following(client, catalogue, notices, self._wanted, self._wall)
+            following = Following(client, catalogue, notices, self._wanted, self._wall)
             settled = 0.0
             while not stopping.is_set():
                 began = time.monotonic()
@@ -147,18 +147,18 @@ class TiledLive:
         hours = self._options.open_hours
         return Limits(now if since is None else since, now - 3600.0 * hours)
 
-    def _look(self, following: "_Following", callback: Callback, stopping: threading.Event) -> bool:
+    def _look(self, following: Following, callback: Callback, stopping: threading.Event) -> bool:
         """Deliver what is new; return whether there was anything."""
         try:
             delivered = following.look(callback, stopping)
-        except TiledUnavailable as error:
-            if not self._fault:
-                log.warning("%s; it is asked again every %g s", error, self._options.poll_seconds)
-            self._fault = str(error)
+        except SourceError as error:
+            if isinstance(error, TiledRefused) and not self._worked:
+                raise
+            every = f"it is asked again every {self._options.poll_seconds:g} s"
+            self._trouble.note(error, every)
             return False
-        if self._fault:
-            self._fault = ""
-            log.warning("Tiled at %s answers again", self._address)
+        self._worked = True
+        self._trouble.over()
         return delivered
 
     def _pause(self, notices: Notices | None, stopping: threading.Event) -> bool:
@@ -170,67 +170,3 @@ class TiledLive:
             elif notices.wait(min(left, 0.2)):
                 return True
         return False
-
-
-class _Following:
-    """The runs that are followed now."""
-
-    def __init__(
-        self,
-        client: TiledClient,
-        catalogue: NewRuns,
-        notices: Notices | None,
-        wanted: Wanted,
-        wall: Callable[[], float],
-    ) -> None:
-        self._client = client
-        self._catalogue = catalogue
-        self._notices = notices
-        self._wanted = wanted
-        self._wall = wall
-        self._runs: dict[Path, RunDocuments] = {}
-        self._guard = Guard(log)  # for what no server should send
-
-    def look(self, callback: Callback, stopping: threading.Event) -> bool:
-        """Deliver what is new in all runs; return whether there was anything."""
-        for path in self._catalogue.look():
-            run = StoredRun(self._client, path)
-            self._runs.setdefault(path, RunDocuments(run, self._wanted, wall=self._wall))
-        delivered = 0
-        for path, run in list(self._runs.items()):
-            what = f"follow run {path[-1]}"
-            step = partial(_deliver, run, callback, stopping)
-            outcome = self._guard.call(what, step, TiledRefused("Tiled sent what is no run"))
-            if isinstance(outcome, TiledUnavailable):
-                raise outcome
-            if isinstance(outcome, SourceError):
-                log.warning("run %s is followed no more: %s", path[-1], outcome)
-                for name, doc in run.abandon(str(outcome)):
-                    callback(name, doc)
-            else:
-                delivered += outcome
-            if run.finished:
-                del self._runs[path]
-            if self._notices is not None:
-                self._listen(self._notices, path, run)
-        return delivered > 0
-
-    def _listen(self, notices: Notices, path: Path, run: RunDocuments) -> None:
-        if run.finished:
-            notices.forget(path)
-        else:
-            notices.watch(path, *run.growing)
-
-
-def _deliver(run: RunDocuments, callback: Callback, stopping: threading.Event) -> int | SourceError:
-    """Deliver what is new in a run; return how many documents, or why there are none."""
-    count = 0
-    try:
-        for name, doc in run.advance():
-            callback(name, doc)
-            count += 1
-            if stopping.is_set():
-                break
-    except SourceError as error:
-        return error
-    return count

@@ -49,7 +49,6 @@ class Notices:
         self._heard = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[Path, asyncio.Task[None]] = {}
-        self._open: set[Path] = set()
         self._told = False
         self._thread = threading.Thread(target=self._live, name="ptychoseg-notices", daemon=True)
 
@@ -68,11 +67,6 @@ class Notices:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    @property
-    def listening(self) -> bool:
-        """Whether at least one node is listened to."""
-        return bool(self._open)
-
     def watch(self, *paths: Path) -> None:
         """Listen to nodes, too."""
         for path in paths:
@@ -88,10 +82,6 @@ class Notices:
         heard = self._heard.wait(timeout)
         self._heard.clear()
         return heard
-
-    def wake(self) -> None:
-        """Have `wait` return."""
-        self._heard.set()
 
     def _begin(self, path: Path) -> None:
         if path not in self._tasks:
@@ -132,15 +122,11 @@ class Notices:
             close_timeout=1.0,
             proxy=None if self._local else True,
         )
-        try:
-            async with connection as socket:
-                self._open.add(path)
-                with suppress(ConnectionClosed):
-                    while True:
-                        self._heard.set()
-                        await socket.recv()
-        finally:
-            self._open.discard(path)
+        async with connection as socket:
+            with suppress(ConnectionClosed):
+                while True:
+                    self._heard.set()
+                    await socket.recv()
 
     def _tell(self, error: Exception) -> None:
         if self._told:

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
-from ptychoseg_callbacks.guard import Guard
 
 from ..errors import SourceError
+from ..node.guard import Guard
 from .tiled_address import Path, TiledAddress, TiledMissing, TiledRefused, TiledUnavailable
 from .tiled_client import TiledClient
 from .tiled_layout import StoredRun, StoredStream, has_spec
@@ -24,6 +24,7 @@ _ATTEMPTS = 2
 _RECENT_RUNS = 32  # whose descriptors are looked through
 _MOST_FRAMES = 64  # of one answer
 _MOST_PATHS = 256
+_PATIENCE = 2.0  # times the time limit, for a single image: masks wait for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class TiledRaw:
     def __init__(self, options: RawOptions, clock: Callable[[], float] = time.monotonic) -> None:
         """Take the options; nothing is asked yet."""
         address = TiledAddress.parse(options.uri) / options.path
-        self._client = TiledClient(address, options.api_key_env, options.timeout)
+        self._client = TiledClient(address, options.api_key_env, options.timeout, _PATIENCE)
         self._root = address.path
         self._retry_after = options.retry_after
         self._clock = clock

@@ -5,7 +5,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,16 +13,19 @@ from ptychoseg_callbacks.documents import Document
 from ptychoseg_callbacks.source import Callback
 
 from ..errors import SourceError
-from .tiled_address import Path, TiledAddress, TiledMissing, TiledUnavailable
+from ..node.guard import Guard
+from .tiled_address import Path, TiledAddress, TiledMissing, TiledRefused, TiledUnavailable
 from .tiled_client import Item, TiledClient
 from .tiled_documents import Named, RunDocuments, Wanted
 from .tiled_layout import StoredRun, has_spec, metadata_of
-from .tiled_search import RUN, Selection, began, key_of_uid, runs_of
+from .tiled_patient import Patient
+from .tiled_reading import Reading
+from .tiled_search import RUN, Selection, began, run_of_uid, runs_of
 
 log = logging.getLogger(__name__)
 
 _RUNNING_HOURS = 24.0
-_EXPORT = "application/json-seq"
+EXPORT = "application/json-seq"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,11 @@ class TiledReplay:
     wall : callable
         Seconds since the epoch.
 
+    Attributes
+    ----------
+    left_out : list of str
+        Why runs could not be replayed, or not to their end; a line for each of them.
+
     Raises
     ------
     SourceError
@@ -86,7 +93,9 @@ class TiledReplay:
     options: ReplayOptions = field(default_factory=ReplayOptions)
     wanted: Wanted = field(default_factory=Wanted)
     wall: Callable[[], float] = time.time
+    left_out: list[str] = field(default_factory=list[str], init=False)
     _address: TiledAddress = field(init=False)
+    _guard: Guard = field(default_factory=lambda: Guard(log), init=False)
 
     def __post_init__(self) -> None:
         """Read the address; nothing is asked yet."""
@@ -101,51 +110,62 @@ class TiledReplay:
         """Nothing: Tiled keeps the runs."""
 
     def run(self, callback: Callback, stopping: threading.Event) -> None:
-        """Deliver the runs, the oldest first.
+        """Deliver the runs, the oldest first; what is wrong with one run ends only that.
 
         Raises
         ------
         SourceError
-            If the server does not answer, refuses the key, or has no such run.
+            If the server refuses when it is first asked, or has no such run.
+        SourceLost
+            If it does not answer any more.
         """
-        with ExitStack() as stack:
-            client = TiledClient(self._address, self.options.api_key_env, self.options.timeout)
-            stack.callback(client.close)
-            count = 0
-            for path, node in self._runs(client):
-                count += 1
-                for name, doc in self._documents(client, path, node, stopping):
-                    callback(name, doc)
-                    if stopping.is_set():
-                        return
-            if not count:
-                raise SourceError(
-                    f"no run in Tiled at {self._address} is meant: see since, until and where"
-                )
+        options = self.options
+        with TiledClient(self._address, options.api_key_env, options.timeout) as client:
+            patient = Patient(client, options.attempts, options.retry_wait, stopping)
+            try:
+                self._replay(patient, callback, stopping)
+            except SourceError:
+                if not stopping.is_set():  # else it was broken off
+                    raise
 
-    def _runs(self, client: TiledClient) -> Iterator[tuple[Path, Item]]:
+    def _replay(self, patient: Patient, callback: Callback, stopping: threading.Event) -> None:
+        count = 0
+        for path, node in self._runs(patient):
+            count += 1
+            if has_spec(node, RUN, "3"):
+                self._read(patient, path, callback, stopping)
+            else:
+                self._export(patient, path, callback, stopping)
+            if stopping.is_set():
+                return
+        if not count:
+            raise SourceError(
+                f"no run in Tiled at {self._address} is meant: see since, until and where"
+            )
+
+    def _runs(self, patient: Patient) -> Iterator[tuple[Path, Item]]:
         path = self._address.path
         last = path[-1] if path else ""
         try:
-            node = client.item(path)
+            node = patient.item(path)
         except TiledMissing:
             if not last:
                 raise
-            for uid in last.split(","):
-                found = self._named(client, path[:-1], uid)
-                yield found, client.item(found)
+            # All of them first: what was mistyped is told before hours were spent.
+            named = [self._named(patient, path[:-1], uid) for uid in last.split(",")]
+            yield from named
             return
         if has_spec(node, RUN):
             yield path, node
             return
-        for found, one in runs_of(client, path, self.selection, self.wall()):
+        for found, one in runs_of(patient, path, self.selection, self.wall()):
             if self._still_runs(one):
                 log.warning("run %s is left out: it has not ended; follow it live", found[-1])
             else:
                 yield found, one
 
-    def _named(self, client: TiledClient, container: Path, uid: str) -> Path:
-        found = key_of_uid(client, container, uid)
+    def _named(self, patient: Patient, container: Path, uid: str) -> tuple[Path, Item]:
+        found = run_of_uid(patient, container, uid)
         if found is None:
             where = TiledAddress(self._address.base, container)
             raise SourceError(f"Tiled at {where} has no run {uid}, nor a container of that name")
@@ -155,31 +175,68 @@ class TiledReplay:
         young = self.wall() - began(node) < 3600.0 * _RUNNING_HOURS
         return "stop" not in metadata_of(node) and young
 
-    def _documents(
-        self, client: TiledClient, path: Path, node: Item, stopping: threading.Event
-    ) -> Iterator[Named]:
-        if not has_spec(node, RUN, "3"):
-            yield from exported(client, path)
-            return
-        run, failures = RunDocuments(StoredRun(client, path), self.wanted, wall=self.wall), 0
+    def _read(
+        self, patient: Patient, path: Path, callback: Callback, stopping: threading.Event
+    ) -> None:
+        run = RunDocuments(StoredRun(patient.client, path), self.wanted, wall=self.wall)
+        reading, wait = Reading(run, self._guard), self.options.retry_wait
         while not run.finished and not stopping.is_set():
-            before = run.delivered
-            try:
-                yield from run.advance(final=True)
-                failures = failures if run.delivered == before else 0
-            except TiledUnavailable as error:
-                failures = 1 if run.delivered > before else failures + 1
-                if failures >= self.options.attempts:
-                    raise
-                log.warning("%s; asked again in %g s", error, self.options.retry_wait)
-                stopping.wait(self.options.retry_wait)
+            delivered = reading.take(callback, stopping, final=True)
+            if reading.error is None or delivered:
+                reading.trouble.over()
+            if reading.error is None:
+                # Images that cannot be read are tried again.
+                stopping.wait(0.0 if delivered else min(wait, 0.2))
+                continue
+            reading.trouble.note(reading.error, f"asked again in {wait:g} s")
+            if reading.hopeless or self._given_up(reading, patient):
+                self._leave_out(path, reading.error)
+                reading.give_up(callback, str(reading.error))
             else:
-                if run.delivered == before:  # images that cannot be read are tried again
-                    stopping.wait(min(self.options.retry_wait, 0.2))
+                stopping.wait(max(wait, 0.01))
+
+    def _given_up(self, reading: Reading, patient: Patient) -> bool:
+        """Return whether it is this run, and not the server, that does not answer.
+
+        Raises
+        ------
+        SourceLost
+            If it is the server.
+        """
+        # of refusals, `Reading` says when they are believed
+        outage = isinstance(reading.error, TiledUnavailable)
+        if not outage or reading.trouble.failures < self.options.attempts:
+            return False
+        patient.item(())
+        return True
+
+    def _export(
+        self, patient: Patient, path: Path, callback: Callback, stopping: threading.Event
+    ) -> None:
+        def export() -> SourceError | None:
+            try:
+                text = patient.ask(lambda: patient.client.text(path, EXPORT))
+                for name, doc in exported(text, path):
+                    callback(name, doc)
+                    if stopping.is_set():
+                        break
+            except SourceError as error:
+                return error
+            return None
+
+        odd = TiledRefused("what Tiled exports is no run")
+        fault = self._guard.call(f"read run {path[-1]}", export, odd)
+        if fault is not None:
+            patient.item(())  # it is this run, and not the server
+            self._leave_out(path, fault)
+
+    def _leave_out(self, path: Path, why: SourceError) -> None:
+        self.left_out.append(f"run {path[-1]}: {why}")
+        log.error("run %s cannot be replayed: %s", path[-1], why)
 
 
-def exported(client: TiledClient, path: Path) -> Iterator[Named]:
-    """Yield the documents of a run as the server itself writes them.
+def exported(text: str, path: Path) -> Iterator[Named]:
+    """Yield the documents of a run as the server itself writes them, in format `EXPORT`.
 
     For runs that older writers laid out otherwise. Those of TiledWriter are read by their layout:
     the server holds an exported run in memory, and tells points that were taken again only once.
@@ -187,15 +244,15 @@ def exported(client: TiledClient, path: Path) -> Iterator[Named]:
     Raises
     ------
     SourceError
-        If it does not write any.
+        If it holds something else.
     """
     keys: dict[str, dict[str, Any]] = {}  # data keys by uid of the descriptor
-    for line in client.text(path, _EXPORT).split("\n"):
-        text = line.lstrip("\x1e").strip()
-        if not text:
+    for each in text.split("\n"):
+        line = each.lstrip("\x1e").strip()
+        if not line:
             continue
         try:
-            record = cast(Mapping[str, Any], json.loads(text))
+            record = cast(Mapping[str, Any], json.loads(line))
             name, doc = str(record["name"]), cast(Document, record["doc"])
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(f"run {path[-1]}: what Tiled exports is no document") from error

@@ -5,13 +5,30 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from .tiled_address import Path
-from .tiled_client import Item, TiledClient
+from .tiled_client import Item
 from .tiled_layout import has_spec, metadata_of
 
 Filter: TypeAlias = tuple[str, str]
+
+
+class Lists(Protocol):
+    """Lists containers, as a `TiledClient` does."""
+
+    def children(
+        self,
+        path: Path,
+        *,
+        offset: int = 0,
+        limit: int = 100,
+        sort: str = "",
+        filters: Sequence[Filter] = (),
+    ) -> list[Item]:
+        """Return the nodes in a container, one page of them."""
+        ...
+
 
 RUN = "BlueskyRun"
 _PAGE = 50
@@ -87,7 +104,7 @@ def compares(operator: str, key: str, value: Any) -> list[Filter]:
 
 
 def runs_of(
-    client: TiledClient, path: Path, selection: Selection, now: float
+    client: Lists, path: Path, selection: Selection, now: float
 ) -> Iterator[tuple[Path, Item]]:
     """Yield the runs of a container that are meant, in the order in which they began.
 
@@ -114,15 +131,19 @@ def runs_of(
     yield from found
 
 
-def key_of_uid(client: TiledClient, path: Path, uid: str) -> Path | None:
-    """Return where the run of a uid is in a container; None if it is not there."""
+def run_of_uid(client: Lists, path: Path, uid: str) -> tuple[Path, Item] | None:
+    """Return the run of a uid in a container; None if it is not there."""
     found = client.children(path, limit=1, filters=equals("start.uid", uid))
-    return (*path, str(found[0]["id"])) if found else None
+    return ((*path, str(found[0]["id"])), found[0]) if found else None
 
 
-def _pages(
-    client: TiledClient, path: Path, filters: Sequence[Filter]
-) -> Iterator[tuple[Path, Item]]:
+def key_of_uid(client: Lists, path: Path, uid: str) -> Path | None:
+    """Return where the run of a uid is in a container; None if it is not there."""
+    found = run_of_uid(client, path, uid)
+    return found[0] if found else None
+
+
+def _pages(client: Lists, path: Path, filters: Sequence[Filter]) -> Iterator[tuple[Path, Item]]:
     offset = 0
     while True:
         page = client.children(path, offset=offset, limit=_PAGE, sort="start.time", filters=filters)

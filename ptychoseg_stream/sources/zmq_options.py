@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..errors import SourceError
+from .shown import shown
 
 _MIB = 1 << 20
 _MAX_IPC_PATH = 100  # bytes; operating systems allow 104 to 108
@@ -73,16 +74,16 @@ def endpoint_of(url: str) -> str:
         if len(rest.encode()) > _MAX_IPC_PATH:
             raise SourceError(f"{url}: the path is too long for a socket; take a shorter one")
         return url
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    if "@" in rest:
         raise SourceError(f"an address of 0MQ has neither user nor password: {FORM}")
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        host, port = None, None
+        parts, host, port = urlsplit(""), None, None
     extra = parts.path.strip("/") or parts.query or parts.fragment
     if scheme not in ("zmq", "tcp") or not host or not port or "*" in host or extra:
-        raise SourceError(f"{url}: not an address to connect to; {FORM}")
+        raise SourceError(f"{shown(url)}: not an address to connect to; {FORM}")
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 
 

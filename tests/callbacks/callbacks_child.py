@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from callbacks_support import FileSink, ThresholdLabeller, segmentation
+from callbacks_support import FileSink, ThresholdLabeller, open_inbox, segmentation
 from ptychoseg_callbacks.segmentation import Segmentation
 from ptychoseg_callbacks.worker_main import serve
 
@@ -35,4 +35,4 @@ def build(setup: dict[str, Any]) -> Segmentation:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    sys.exit(serve(sys.argv[1], build))
+    sys.exit(serve(sys.argv[1], build, open_inbox))

@@ -8,10 +8,14 @@ from typing import Any
 
 import numpy as np
 from detectors_support import SHAPE, DatumDetector, InlineDetector, StreamDetector, watermarked
+from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.journals import Journals
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
+from ptychoseg_callbacks.waiting import OverloadOptions
 from scans_support import fly
 
 from ptychoseg_stream.node.ports import Account, RunInfo
+from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.node.vitals import Progress
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
 
@@ -27,6 +31,7 @@ __all__ = [
     "describe",
     "fly",
     "marks",
+    "open_inbox",
     "segmentation",
     "watermarked",
 ]
@@ -136,6 +141,12 @@ def segmentation(
     labeller: Any = None, sink: Any = None, options: SegmentationOptions | None = None
 ) -> Segmentation:
     return Segmentation(labeller or ThresholdLabeller(), sink or ListSink(), describe, options)
+
+
+def open_inbox(setup: dict[str, Any]) -> Inbox:
+    """Return the inbox of a child: with journals where its setup has a spool."""
+    journals = Journals(SpoolOptions(**setup["spool"])) if "spool" in setup else None
+    return Inbox(journals, OverloadOptions(**setup.get("overload", {})), later=True)
 
 
 def marks(masks: Sequence[Mask]) -> list[int]:

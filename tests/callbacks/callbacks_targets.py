@@ -4,15 +4,16 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ptychoseg_callbacks.documents import drop_reason
+from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.journal import Journal
-from ptychoseg_callbacks.loop import Received
+from ptychoseg_callbacks.loop import Message, Received, Suspend
 from ptychoseg_callbacks.source import Callback
 
 from ptychoseg_stream.errors import SourceError
@@ -59,7 +60,7 @@ class CountingTarget:
         self._descriptors: dict[str, str] = {}
         self._stored = 0
 
-    def steps(self, received: Received) -> Iterator[None]:
+    def steps(self, received: Received) -> Generator[None]:
         name, doc = received.name, received.doc
         if name == "start":
             journal = received.journal
@@ -102,8 +103,8 @@ class CountingTarget:
     def vitals(self) -> Vitals:
         return Vitals(open_runs=len(self._open), received=sum(len(r.marks) for r in self.runs))
 
-    def close_open_runs(self, reason: str) -> None:
-        for uid in list(self._open):
+    def close_open_runs(self, reason: str, spare: Collection[str] = ()) -> None:
+        for uid in self._open.keys() - set(spare):
             self._end(uid, reason)
 
     def suspend(self) -> None:
@@ -178,6 +179,38 @@ def documents(uid: str, frames: int, size: int = 16, first: int = 0) -> list[tup
         docs.append(("event", event))
     stop = {"uid": f"{uid}-s", "run_start": uid, "exit_status": "success"}
     return [*docs, ("stop", stop)]
+
+
+class Port:
+    """An inbox with nobody at the other end but the test."""
+
+    def __init__(self, inbox: Inbox) -> None:
+        self.inbox = inbox
+        self.reports: list[Vitals] = []
+        self.told: list[int] = []
+        self.answers: list[tuple[int, bool]] = []
+        self.suspend: Suspend | None = None
+
+    def take(self, timeout: float) -> Message | None:
+        return self.inbox.take(0.0)
+
+    def ending(self) -> Suspend | None:
+        return self.suspend
+
+    def alive(self) -> bool:
+        return True
+
+    def waiting(self) -> int:
+        return self.inbox.waiting
+
+    def report(self, vitals: Vitals) -> None:
+        self.reports.append(vitals)
+
+    def stored(self, number: int) -> None:
+        self.told.append(number)
+
+    def drained(self, token: int, complete: bool) -> None:
+        self.answers.append((token, complete))
 
 
 class ListSource:

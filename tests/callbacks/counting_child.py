@@ -3,10 +3,13 @@
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+from callbacks_support import open_inbox
 from callbacks_targets import CountingTarget, HeldByFile
+from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.worker_main import serve
 
 
@@ -16,6 +19,20 @@ def build(setup: dict[str, Any]) -> CountingTarget:
     return CountingTarget(HeldByFile(folder, setup.get("die_at", -1)), folder)
 
 
+def open_slowly(setup: dict[str, Any]) -> Inbox:
+    """Return an inbox; its journals are so long that they are read while the file exists."""
+    inbox = open_inbox(setup)
+    recover, hold = inbox.recover, Path(setup["folder"]) / "reading"
+
+    def recover_slowly() -> None:
+        while hold.exists():
+            time.sleep(0.01)
+        recover()
+
+    inbox.recover = recover_slowly  # type: ignore[method-assign]
+    return inbox
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    sys.exit(serve(sys.argv[1], build))
+    sys.exit(serve(sys.argv[1], build, open_slowly))

@@ -43,6 +43,38 @@ def test_run_without_a_stop_document_is_closed_when_the_source_ends(journals: Jo
     assert run.end == "the source ended before the stop document came"
 
 
+def test_replay_that_ends_closes_what_it_delivered_and_leaves_the_rest(journals: Journals) -> None:
+    mine, other, whole = documents("mine", 3)[:-1], documents("other", 4)[:-1], documents("c", 2)
+    dead = Inbox(journals)
+    for name, doc in [*mine[:3], *other, *whole]:
+        dead.put(name, doc)
+    dead.close()
+    target = CountingTarget()
+    fed = feed(target, ListSource(mine), Inbox(journals))
+    ends = {run.raw: run.end for run in target.runs}
+    why = "the source ended before the stop document came"
+    assert ends == {"mine": why, "other": "", "c": "success"}
+    assert target.was_suspended
+    assert (fed.resumed, fed.left, fed.exhausted) == (3, 1, True)
+    target = CountingTarget()
+    fed = feed(target, ListSource(documents("other", 4)), Inbox(journals))
+    (run,) = target.runs
+    assert (run.raw, run.marks, run.end) == ("other", [0, 1, 2, 3], "success")
+    assert fed.left == 0
+
+
+def test_run_of_which_nothing_new_is_delivered_is_closed_all_the_same(journals: Journals) -> None:
+    docs = documents("a", 3)[:-1]
+    dead = Inbox(journals)
+    for name, doc in docs:
+        dead.put(name, doc)
+    dead.close()
+    target = CountingTarget()
+    fed = feed(target, ListSource(docs), Inbox(journals))
+    assert (fed.duplicates, fed.left) == (len(docs), 0)
+    assert target.runs[0].end == "the source ended before the stop document came"
+
+
 def test_source_that_is_read_again_from_its_beginning_skips_what_the_dead_process_had_finished(
     journals: Journals,
 ) -> None:

@@ -1,8 +1,10 @@
 """Documents on their way from a source's thread to the loop."""
 
 import contextlib
-import os
+import json
+import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,25 @@ def test_interleaved_runs_that_wait_on_disk_stay_in_order(make: Make) -> None:
     runs = [[r for r in received if r.journal and r.journal.raw == raw] for raw in "ab"]
     assert marks(runs[0]) == list(range(20))
     assert marks(runs[1]) == list(range(100, 120))
+
+
+def test_interleaved_runs_that_wait_on_disk_take_little_memory(make: Make) -> None:
+    inbox = make(OverloadOptions(memory_bytes=1))
+    for raw in "ab":
+        feed(inbox, documents(raw, 0)[:2])
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for n in range(3000):
+        for raw in "ab":
+            inbox.put("event", {"uid": f"{raw}{n}", "descriptor": f"{raw}-d", "data": {}})
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    ids = sys.getsizeof(inbox._intake._admission._seen) + 6000 * 32
+    assert after - before - ids < 6000 * 40
+    received = taken(inbox)
+    assert len(received) == 6004
+    assert [each.number for each in received] == list(range(1, 6005))
+    assert [each.doc["uid"] for each in received[-4:]] == ["a2998", "b2998", "a2999", "b2999"]
 
 
 def test_number_of_documents_in_memory_is_bounded_too(make: Make) -> None:
@@ -474,6 +495,30 @@ def test_what_the_sender_may_forget_is_what_is_written_down(
     assert full.safe == full.last_sender == 6
 
 
+def test_document_that_cannot_be_read_while_it_waits_costs_no_other(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = make(OverloadOptions(memory_bytes=1))
+    feed(inbox, documents("a", 8))
+    first = inbox.take(0.0)
+    assert isinstance(first, Received)
+    assert first.journal is not None
+    log = first.journal.folder / "documents.log"
+    data = bytearray(log.read_bytes())
+    for spot in (900, 2200):
+        data[spot] ^= 1
+    log.write_bytes(data)
+    received = [each for each in (inbox.take(0.0) for _ in range(11)) if isinstance(each, Received)]
+    assert len(received) == 8
+    assert len(marks(received)) == 6
+    assert received[-1].name == "stop"
+    assert [each.number for each in received] == sorted(each.number for each in received)
+    assert received[-1].number == 11
+    assert (inbox.lost, inbox.waiting) == (2, 0)
+    assert inbox._waiting._images == 0
+    assert caplog.text.count("cannot be read") == 1
+
+
 def test_journal_that_cannot_be_read_costs_what_it_holds_and_says_so(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -512,7 +557,7 @@ def removed_files() -> list[str]:
     names: list[str] = []
     for each in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            names.append(os.readlink(each))
+            names.append(str(each.readlink()))
     return [name for name in names if name.endswith("documents.log (deleted)")]
 
 
@@ -526,3 +571,146 @@ def test_the_file_of_a_finished_journal_is_given_back_as_soon_as_nothing_waits(m
     (late,) = taken(inbox)
     assert late.journal is None
     assert removed_files() == []
+
+
+def left_open(make: Make, raw: str = "a", frames: int = 5) -> None:
+    """Leave a run without its stop document to the next process."""
+    inbox = make()
+    feed(inbox, documents(raw, frames)[:-1])
+    inbox.close()
+
+
+def test_documents_that_come_before_earlier_runs_were_read_are_put_behind_them(make: Make) -> None:
+    left_open(make)
+    inbox = make(later=True)
+    docs = documents("a", 8)
+    feed(inbox, docs[5:], sender=3, redelivered=True)  # two of them came before
+    feed(inbox, documents("b", 2))
+    inbox.tell(Drain(1, 2.0))
+    assert (inbox.waiting, inbox.safe, inbox.number) == (11, 3, 11)
+    assert inbox.take(0.0) is None
+    inbox.recover()
+    received = [inbox.take(0.0) for _ in range(17)]
+    assert isinstance(received.pop(), Drain)
+    found = [each for each in received if isinstance(each, Received) and each.journal]
+    assert [each.journal.raw for each in found if each.journal] == ["a"] * 11 + ["b"] * 5
+    assert marks(found) == [*range(8), 0, 1]
+    assert [each.number for each in found] == [0] * 7 + [*range(3, 12)]
+    assert inbox.waiting == 0
+    finish(found)
+    inbox.close()
+    assert list(inbox._journals._options.runs.glob("*-*")) == []  # type: ignore[union-attr]
+
+
+def test_early_documents_of_a_process_that_died_are_taken_by_the_next_one(make: Make) -> None:
+    left_open(make)
+    dead = make(later=True)
+    feed(dead, documents("a", 8)[5:])
+    feed(dead, documents("b", 2))
+    dead.close()
+    inbox = make()
+    received = taken(inbox)
+    assert marks(received) == [*range(8), 0, 1]
+    assert {each.number for each in received} == {0}
+    finish(received)
+    inbox.close()
+    assert taken(make()) == []
+
+
+def test_documents_may_come_while_earlier_runs_are_read(make: Make) -> None:
+    left_open(make, frames=200)
+    inbox = make(OverloadOptions(memory_bytes=5 * IMAGE), later=True)
+    source = threading.Thread(target=feed, args=(inbox, documents("a", 400)))
+    source.start()
+    inbox.recover()
+    source.join(30)
+    received = taken(inbox)
+    assert marks(received) == list(range(400))
+    assert received[-1].name == "stop"
+    assert inbox.lost == 0
+
+
+def test_who_puts_in_early_waits_where_the_disk_is_full(make: Make, options: SpoolOptions) -> None:
+    left_open(make)
+    inbox = Inbox(Journals(SpoolOptions(options.folder, min_free_bytes=1 << 62)), later=True)
+    source = threading.Thread(target=feed, args=(inbox, documents("b", 3)))
+    source.start()
+    inbox.recover()
+    source.join(30)
+    received = taken(inbox)
+    inbox.close()
+    assert marks(received) == [*range(5), 0, 1, 2]
+
+
+def test_run_that_was_left_aside_is_left_out_when_more_of_it_comes(
+    make: Make, options: SpoolOptions
+) -> None:
+    left_open(make)
+    (folder,) = options.runs.glob("*-*")
+    (folder / "attempts").write_text("3")
+    docs = documents("a", 8)
+    inbox = make(raw=Archive(docs))
+    feed(inbox, docs[7:], redelivered=True)
+    feed(inbox, [*docs, *documents("b", 2)], redelivered=True)
+    assert {each.journal.raw for each in taken(inbox) if each.journal} == {"b"}
+    assert inbox.resumed == 0
+    assert (folder / "documents.log").exists()
+
+
+def test_run_that_is_gone_on_with_is_to_blame_until_another_one_is_worked_on(
+    make: Make, options: SpoolOptions
+) -> None:
+    for raw in "ab":
+        left_open(make, raw, 1)
+    inbox = make()
+
+    def blamed() -> list[str]:
+        found = [
+            json.loads((p.parent / "run.json").read_text())
+            for p in options.runs.glob("*/attempts.at")
+        ]
+        return [each["raw"] for each in found]
+
+    assert blamed() == []
+    order: list[list[str]] = []
+    for _ in range(6):
+        inbox.take(0.0)
+        order.append(blamed())
+    first, second = order[0], order[-1]
+    assert order == [first] * 3 + [second] * 3
+    assert sorted([*first, *second]) == ["a", "b"]
+    inbox.take(0.0)
+    assert blamed() == second
+    feed(inbox, documents("c", 1))
+    inbox.take(0.0)
+    assert blamed() == []
+    inbox.close()
+    assert blamed() == []
+
+
+class SlowArchive(Archive):
+    """Answers when it is let."""
+
+    def __init__(self, docs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(docs)
+        self.is_asked, self.answers = threading.Event(), threading.Event()
+
+    def start_of(self, uid: str) -> Mapping[str, Any] | None:
+        self.is_asked.set()
+        assert self.answers.wait(30)
+        return super().start_of(uid)
+
+
+def test_nobody_else_waits_for_the_answer_of_the_store(make: Make) -> None:
+    docs = documents("a", 3)
+    archive = SlowArchive(docs)
+    inbox = make(raw=archive)
+    feed(inbox, documents("b", 1)[:3])
+    source = threading.Thread(target=feed, args=(inbox, docs[2:]))
+    source.start()
+    assert archive.is_asked.wait(30)
+    assert inbox.open_runs == ["b"]  # returns
+    assert len(taken(inbox)) == 3
+    archive.answers.set()
+    source.join(30)
+    assert [each.name for each in taken(inbox)] == [name for name, _ in docs]

@@ -14,6 +14,7 @@ from callbacks_targets import documents
 from ptychoseg_callbacks.finished import FinishedRuns
 from ptychoseg_callbacks.journal import Journal
 from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.machine import Machine, this_machine
 
 from ptychoseg_stream.node.spool import SpoolOptions
 
@@ -138,7 +139,7 @@ def test_checkpoint_is_replaced_whole_or_not_at_all(options: SpoolOptions) -> No
     assert journal.load_checkpoint() == b""
     journal.save_checkpoint(b"one")
     journal.save_checkpoint(b"two")
-    (journal.folder / "checkpoint.part").mkdir()  # nobody can write there now
+    (journal.folder / ".checkpoint.part").mkdir()  # nobody can write there now
     with pytest.raises(OSError):
         journal.save_checkpoint(b"three")
     assert journal.load_checkpoint() == b"two"
@@ -181,7 +182,7 @@ def test_disk_that_fills_up_ends_the_journal_and_not_the_run(
     offset, entry = journal.append("event", large, 0.0, 0)
     assert offset == -1
     assert entry.doc["uid"] == "e"
-    assert "to stay free" in journal.broken
+    assert "spool.min_free_bytes" in journal.broken
     journal.append("event", large, 0.0, 0)
     assert len(caplog.records) == 1
     assert str(journal.folder) in caplog.text
@@ -268,3 +269,134 @@ def test_sync_that_fails_is_one_line(options: SpoolOptions, caplog: Any) -> None
     assert len(caplog.records) == 1
     assert journal.broken
     journal.discard()
+
+
+HERE, SPARE = Machine("beamline", "aaaa"), Machine("spare", "bbbb")
+
+
+def test_runs_of_another_machine_are_left_alone_until_somebody_hands_them_over(
+    options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(Journals(options, machine=HERE)).release()
+    spare = Journals(options, machine=SPARE)
+    assert spare.unfinished() == []
+    (record,) = caplog.records
+    (folder,) = options.runs.glob("*-*")
+    for said in ("begun on beamline, this is spare", f"make an empty file {folder / 'adopt'}"):
+        assert said in record.message
+    (folder / "adopt").touch()
+    (journal,) = spare.unfinished()
+    assert journal.raw == "raw"
+    journal.release()
+    assert Journals(options, machine=HERE).unfinished() == []
+    (journal,) = spare.unfinished()
+    journal.release()
+
+
+@pytest.mark.parametrize("unknown", [Machine("container 1"), Machine()])
+def test_machines_without_an_identity_go_on_with_all_runs(
+    options: SpoolOptions, unknown: Machine
+) -> None:
+    filled(Journals(options, machine=unknown)).release()
+    for machine in (HERE, Machine("container 2"), unknown):
+        (journal,) = Journals(options, machine=machine).unfinished()
+        journal.release()
+
+
+def test_machine_is_the_same_each_time_and_keeps_its_id_to_itself() -> None:
+    machine = this_machine()
+    assert machine == this_machine()
+    assert not machine.is_other(machine.mark)
+    path = Path("/etc/machine-id")
+    if path.exists():
+        assert path.read_text().strip() not in (machine.mark or "none")
+
+
+def test_what_is_damaged_in_a_journal_costs_itself_and_one_line(
+    options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = filled(Journals(options))
+    offsets = [offset for offset, _, _ in first.recover()]
+    first.release()
+    log = first.folder / "documents.log"
+    data = bytearray(log.read_bytes())
+    data[offsets[3] + 100] ^= 1
+    log.write_bytes(data)
+    (journal,) = Journals(options).unfinished()
+    names = [entry.name for _, entry, _ in journal.recover()]
+    assert names == ["start", "descriptor", "event", "event", "stop"]
+    (record,) = caplog.records
+    assert "1 are left out" in record.message
+    assert str(journal.folder) in record.message
+    journal.release()
+
+
+def left_by_a_death(journals: Journals, replayed: int) -> Journal:
+    """Replay documents of the only journal, and end as a process does that dies."""
+    (journal,) = journals.unfinished()
+    for _ in range(replayed):
+        journal.attempt()
+    left = (journal.folder / "attempts.at").read_bytes()
+    journal.release()
+    (journal.folder / "attempts.at").write_bytes(left)
+    return journal
+
+
+def test_deaths_at_one_document_leave_a_run_aside_and_deaths_elsewhere_do_not(
+    options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled(Journals(options)).release()
+    for life in range(30):  # as if killed from outside, at any moment
+        left_by_a_death(Journals(options), 1 + life % 4)
+    for _ in range(9):
+        left_by_a_death(Journals(options), 3)
+    (journal,) = Journals(options).unfinished()
+    journal.attempt()
+    journal.release()  # in good order: it counts neither way
+    journal = left_by_a_death(Journals(options), 3)
+    assert "left aside" not in caplog.text
+    assert Journals(options).unfinished() == []
+    assert "each of the last 10 times" in caplog.text
+    assert str(journal.folder / "attempts") in caplog.text
+
+
+def test_deaths_are_forgotten_when_the_run_comes_further(options: SpoolOptions) -> None:
+    filled(Journals(options)).release()
+    for _ in range(5):
+        left_by_a_death(Journals(options), 3)
+    (journal,) = Journals(options).unfinished()
+    journal.attempt()
+    assert (journal.folder / "attempts").read_text() == "5 3"
+    journal.save_checkpoint(b"further than before")
+    assert not [*journal.folder.glob("attempts*")]
+    journal.release()
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff", b"-1", b"2", b"many"])
+def test_number_of_attempts_that_makes_no_sense_is_none(options: SpoolOptions, text: bytes) -> None:
+    journal = filled(Journals(options))
+    (journal.folder / "attempts").write_bytes(text)
+    journal.release()
+    (journal,) = Journals(options).unfinished()
+    journal.release()
+
+
+def test_run_that_cannot_be_opened_is_tried_three_times(
+    options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = filled(Journals(options))
+    for _ in range(3):
+        journal.refuse()
+        assert journal.finished
+        assert journal.append("event", {}, 0.0, 0)[0] == -1
+        journals = Journals(options)
+        found = journals.unfinished()
+        journal = found[0] if found else journal
+    assert found == []
+    assert journals.aside == ("raw",)
+    (record,) = caplog.records
+    assert "is left aside" in record.message
+    (journal.folder / "attempts").unlink()
+    (journal,) = journals.unfinished()
+    assert journals.aside == ()
+    journal.release()

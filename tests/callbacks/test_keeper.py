@@ -79,6 +79,21 @@ def test_a_run_that_is_left_is_gone_on_with_behind_the_last_row_that_became_safe
     assert checkpoint(spool).tally["received"] == 4
 
 
+def test_a_run_that_cannot_be_opened_is_given_up_after_three_attempts(spool: SpoolOptions) -> None:
+    def refuse(start: object) -> RunInfo:
+        raise ValueError("this start document is odd")
+
+    for life in range(4):
+        segmentation = Segmentation(ThresholdLabeller(), ListSink(), refuse)
+        inbox = Inbox(Journals(spool))
+        assert inbox.resumed == (0 < life < 3)
+        source = ListSource([] if life else documents("a", 6))
+        fed = feed(segmentation, source, inbox)
+        assert fed.left == 0
+        (attempts,) = spool.runs.glob("*/attempts")
+        assert attempts.read_text() == f"{min(life + 1, 3)} 0"
+
+
 def test_what_the_labeller_knows_when_a_run_begins_is_kept_before_its_first_frame(
     spool: SpoolOptions,
 ) -> None:

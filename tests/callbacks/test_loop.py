@@ -3,39 +3,9 @@
 from typing import Any
 
 import pytest
-from callbacks_targets import CountingTarget, documents
+from callbacks_targets import CountingTarget, Port, documents
 from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.loop import Close, Drain, Loop, Message, Received
-
-from ptychoseg_stream.node.vitals import Vitals
-
-
-class Port:
-    """An inbox with nobody at the other end but the test."""
-
-    def __init__(self, inbox: Inbox) -> None:
-        self.inbox = inbox
-        self.reports: list[Vitals] = []
-        self.told: list[int] = []
-        self.answers: list[tuple[int, bool]] = []
-
-    def take(self, timeout: float) -> Message | None:
-        return self.inbox.take(0.0)
-
-    def alive(self) -> bool:
-        return True
-
-    def waiting(self) -> int:
-        return self.inbox.waiting
-
-    def report(self, vitals: Vitals) -> None:
-        self.reports.append(vitals)
-
-    def stored(self, number: int) -> None:
-        self.told.append(number)
-
-    def drained(self, token: int, complete: bool) -> None:
-        self.answers.append((token, complete))
+from ptychoseg_callbacks.loop import Close, Drain, Loop, Received, Suspend
 
 
 def looped(target: CountingTarget, *messages: Any) -> Port:
@@ -86,3 +56,63 @@ def test_open_runs_are_closed_with_the_reason_that_the_message_gives() -> None:
     target = CountingTarget()
     looped(target, *documents("a", 1)[:-1], Close(1.0, "because"))
     assert target.runs[0].end == "because"
+
+
+class Stepping(CountingTarget):
+    """Takes ten steps for each event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[int] = []
+        self.ticks_at: list[int] = []
+
+    def steps(self, received: Received) -> Any:
+        for step in range(10 if received.name == "event" else 0):
+            self.taken.append(step)
+            self.ticks_at.append(self.ticks)
+            yield
+        yield from super().steps(received)
+
+
+def test_what_is_due_is_done_between_the_steps_of_one_document() -> None:
+    target, now = Stepping(), [0.0]
+
+    def clock() -> float:
+        now[0] += 0.05
+        return now[0]
+
+    port = Port(Inbox())
+    for each in documents("a", 1):
+        port.inbox.put(*each)
+    port.inbox.tell(Close(1.0))
+    Loop(target, port, clock).run()
+    assert target.ticks_at == sorted(target.ticks_at)
+    assert 1 <= target.ticks_at[-1] - target.ticks_at[0] < 9  # when it is due, not at each step
+
+
+def test_document_is_broken_off_when_the_port_says_so_and_none_follows() -> None:
+    class Impatient(Stepping):
+        def steps(self, received: Received) -> Any:
+            for step in super().steps(received):
+                if self.taken == [0, 1, 2]:
+                    port.suspend = Suspend(1.0)
+                yield step
+
+    target, port = Impatient(), Port(Inbox())
+    for each in documents("a", 3):
+        port.inbox.put(*each)
+    port.inbox.tell(Close(1.0))
+    Loop(target, port).run()
+    assert target.taken == [0, 1, 2]
+    assert target.runs[0].marks == []
+    assert target.was_suspended
+    assert target.was_shut_down
+    assert port.inbox.waiting > 0
+
+
+def test_runs_that_a_close_spares_are_left_as_they_are() -> None:
+    target = CountingTarget()
+    both = [*documents("a", 1)[:-1], *documents("b", 1)[:-1]]
+    looped(target, *both, Close(1.0, "because", frozenset("b")))
+    assert [run.end for run in target.runs] == ["because", ""]
+    assert target.was_suspended

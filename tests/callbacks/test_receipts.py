@@ -7,19 +7,31 @@ from ptychoseg_callbacks.tally import Tally
 
 from ptychoseg_stream.errors import CheckpointError
 
+DERIVED = "8f6f9d5e-4a8e-4b29-9a0e-000000000000"
+SETTINGS = {"node": "digest", "version": "1"}
+
 
 def test_a_checkpoint_comes_back_as_it_was():
     tally = Tally(received=5, written=3, lost=1)
     tally.refused["no beam"] += 1
     tally.verdicts.update({"annulus": 3, "none": 1})
-    packed = Checkpoint(5, "derived", "digest", b"\x00state\xff", tally.plain()).pack()
-    found = Checkpoint.unpack(packed)
-    assert found == Checkpoint(5, "derived", "digest", b"\x00state\xff", tally.plain())
+    whole = Checkpoint(5, DERIVED, SETTINGS, "there", b"\x00state\n\xff", tally.plain())
+    found = Checkpoint.unpack(whole.pack())
+    assert found == whole
     assert Tally.of(found.tally) == tally
 
 
+def test_whose_checkpoint_it_is_can_be_read_when_the_rest_is_damaged():
+    packed = Checkpoint(5, DERIVED, SETTINGS, "there", bytes(200), Tally().plain()).pack()
+    about = Checkpoint.about(packed[:-7])
+    assert about == Checkpoint(5, DERIVED, SETTINGS, "there")
+    with pytest.raises(CheckpointError, match="checksum"):
+        Checkpoint.unpack(packed[:-7])
+
+
 def test_a_damaged_checkpoint_says_so_and_nothing_else_happens():
-    packed = Checkpoint(5, "derived", "digest", bytes(200), Tally().plain()).pack()
+    whole = Checkpoint(5, DERIVED, SETTINGS, "there", bytes(200), Tally().plain())
+    packed = whole.pack()
     generator = random.Random(0)
     outcomes = set()
     for _ in range(300):
@@ -27,18 +39,20 @@ def test_a_damaged_checkpoint_says_so_and_nothing_else_happens():
         for _ in range(generator.randint(1, 4)):
             damaged[generator.randrange(len(damaged))] = generator.randrange(256)
         cut = bytes(damaged[: generator.randint(0, len(damaged))])
-        try:
-            Checkpoint.unpack(cut)
-            outcomes.add("read")
-        except CheckpointError:
-            outcomes.add("refused")
+        for read in (Checkpoint.unpack, Checkpoint.about):
+            try:
+                assert read(cut).derived == DERIVED
+                outcomes.add("read")
+            except CheckpointError:
+                outcomes.add("refused")
     assert "refused" in outcomes
 
 
 def test_a_checkpoint_of_another_version_is_refused():
-    body = Checkpoint(0, "d", "x").pack()[4:].replace(b"version\x01", b"version\x02")
-    with pytest.raises(CheckpointError, match="version 2"):
-        Checkpoint.unpack(zlib.crc32(body).to_bytes(4, "little") + body)
+    line = b'[3, 0, "a field that is new"]'
+    packed = f"{zlib.crc32(line):08x} ".encode() + line + b"\n"
+    with pytest.raises(CheckpointError, match="version 3"):
+        Checkpoint.unpack(packed)
 
 
 class Shelf:

@@ -56,11 +56,53 @@ def test_what_a_loss_of_power_leaves_behind_is_cut_off(path: Path, tail: bytes) 
     assert records(path) == RECORDS
 
 
-def test_flipped_bit_ends_the_log_where_it_is(path: Path) -> None:
+def flipped(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
-    data[1000] ^= 1
+    data[at] ^= 0xFF
     path.write_bytes(data)
+
+
+def test_flipped_bit_costs_one_record_and_no_other(path: Path) -> None:
+    flipped(path, 1000)
+    before = path.stat().st_size
+    log = RecordLog(path)
+    assert [record for _, record, _ in log.recover()] == [RECORDS[0], *RECORDS[2:]]
+    assert log.damaged == 1
+    assert log.append(b"another") == before
+    log.close()
+    assert records(path) == [RECORDS[0], *RECORDS[2:], b"another"]
+
+
+def test_length_that_cannot_be_right_ends_the_log_where_it_is(path: Path) -> None:
+    flipped(path, 17 + 4)  # of the second record
     assert records(path) == RECORDS[:1]
+    assert path.stat().st_size == 17
+
+
+def test_place_behind_a_damaged_record_is_known(path: Path) -> None:
+    flipped(path, 15)
+    log = RecordLog(path)
+    with pytest.raises(OSError, match="no whole record"):
+        log.read(0)
+    assert log.following(0) == 17
+    assert log.read(17)[0] == RECORDS[1]
+    assert log.following(log.end) == 0
+    log.close()
+
+
+def test_log_that_was_closed_touches_no_other_file(path: Path, tmp_path: Path) -> None:
+    log = RecordLog(path)
+    log.close()
+    with (tmp_path / "other").open("w+b") as other:  # gets the number of the one that was closed
+        with pytest.raises(OSError):
+            log.append(b"x")
+        with pytest.raises(OSError):
+            log.read(0)
+        with pytest.raises(OSError):
+            log.sync()
+        other.seek(0, 2)
+        assert other.tell() == 0
+    assert records(path) == RECORDS
 
 
 def test_file_can_be_read_by_who_holds_it_when_it_has_been_removed(path: Path) -> None:

@@ -1,3 +1,4 @@
+import pytest
 from ptychoseg_callbacks.routing import Router
 
 
@@ -35,6 +36,34 @@ def test_resource_that_does_not_name_its_run_belongs_to_the_run_heard_of_last() 
     router.find("descriptor", {"uid": "d", "run_start": "a"})
     assert router.find("resource", {"uid": "r"}) == "item of a"
     assert router.find("datum", {"resource": "r"}) == "item of a"
+
+
+def test_resource_that_does_not_name_its_run_belongs_to_an_open_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    done = {"item of c"}
+    router: Router[str] = Router(lambda item: item not in done)
+    for run in "abc":
+        router.add(run, f"item of {run}")
+    assert router.find("resource", {"uid": "r"}) == "item of b"
+    assert "2 are open: taken to be of run b" in caplog.text
+    done.add("item of b")
+    assert router.find("resource", {"uid": "s"}) == "item of a"
+    done.add("item of a")
+    assert router.find("resource", {"uid": "t"}) is None
+    assert len(caplog.records) == 1
+
+
+def test_references_of_a_removed_run_can_be_known_again() -> None:
+    router = opened("a", "b")
+    router.find("descriptor", {"uid": "d", "run_start": "a"})
+    router.find("descriptor", {"uid": "e", "run_start": "b"})
+    router.find("stream_resource", {"uid": "s", "run_start": "a"})
+    references = router.remove("a")
+    assert references == ["d", "s"]
+    router.add("a", "again", references)
+    assert router.find("event", {"descriptor": "d"}) == "again"
+    assert router.find("event", {"descriptor": "e"}) == "item of b"
 
 
 def test_removed_run_leaves_nothing_behind() -> None:

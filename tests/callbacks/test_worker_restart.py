@@ -39,7 +39,7 @@ def start(tmp_path: Path, RE: RunEngine) -> Iterator[Start]:
     def start(options: WorkerOptions | None = None, **setup: Any) -> ProcessWorker:
         spool = {"folder": str(tmp_path / "spool"), "min_free_bytes": 0}
         setup = {"folder": str(tmp_path), "spool": spool, **setup}
-        worker = ProcessWorker(CHILD, setup, {"PYTHONPATH": str(HERE)}, options)
+        worker = ProcessWorker(CHILD, setup, {"PYTHONPATH": str(HERE)}, options, resumes=True)
         opened.append((Ingress(worker), worker))
         RE.subscribe(opened[-1][0])
         return worker
@@ -228,6 +228,33 @@ def test_next_node_goes_on_with_what_a_closed_one_could_not_label(
     assert (run["marks"], run["resumed"]) == (list(range(6)), True)
 
 
+def test_child_empties_its_socket_while_it_reads_what_an_earlier_one_has_left(
+    RE: RunEngine, start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "hold").touch()
+    first = start()
+    RE(bp.count([InlineDetector()], 4))
+    wait_until(lambda: first.unacknowledged == (0, 0), "the child has written all down")
+    first.close(0.1)  # it does not end, and is killed
+    (tmp_path / "hold").unlink()
+    (tmp_path / "reading").touch()
+    worker = start(WorkerOptions(max_bytes=30 * IMAGE))
+    for n in range(6):
+        RE(bp.count([InlineDetector()], 10))
+        wait_until(lambda: worker.unacknowledged == (0, 0), f"the child has taken run {n}")
+    assert counted(tmp_path) == []
+    assert worker.vitals().backlog == 6 * 13
+    kill(worker)
+    wait_until(lambda: worker.pid is not None, "there is a new child")
+    (tmp_path / "reading").unlink()
+    assert worker.drain(60.0)
+    runs = counted(tmp_path)
+    assert sorted(len(run["marks"]) for run in runs) == [4, *[10] * 6]
+    assert all(run["marks"] == list(range(len(run["marks"]))) for run in runs)
+    assert worker.lost == 0
+    assert journals(tmp_path) == []
+
+
 _DIES = "import sys, pathlib; open(sys.argv[1], 'a').write('x'); sys.exit(3)"
 
 
@@ -238,8 +265,9 @@ def test_child_that_dies_at_once_is_not_started_for_ever(
     births = tmp_path / "births"
     worker = ProcessWorker(
         [sys.executable, "-S", "-c", _DIES, str(births)],
-        {"spool": {"folder": str(tmp_path)}},
+        {},
         monotonic=lambda: now[0],
+        resumes=True,
     )
 
     def born() -> int:

@@ -116,3 +116,10 @@ def test_documents_that_come_again_are_processed_once(RE: RunEngine, attach: Att
     assert ingress.wait(60.0)
     assert target.runs[0].marks == [0, 1, 2, 3, 4]
     assert target.unknown == []
+
+
+def test_nobody_waits_for_a_worker_that_has_ended_and_nothing_is_left_of_who_asked() -> None:
+    worker = ThreadWorker(CountingTarget)
+    worker.close(20.0)
+    assert not worker.drain(60.0)
+    assert worker._tickets._waiting == {}

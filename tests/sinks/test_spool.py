@@ -13,10 +13,11 @@ from ptychoseg_stream.errors import StoreError
 from ptychoseg_stream.node.ports import Account
 from ptychoseg_stream.sinks.batch import Batch, alike, conformed, joined, make_batch, resized
 from ptychoseg_stream.sinks.derived import Derived
+from ptychoseg_stream.sinks.ending import Ending
 from ptychoseg_stream.sinks.rows import Row
 from ptychoseg_stream.sinks.segment import load, save
 from ptychoseg_stream.sinks.side_tables import Notebook
-from ptychoseg_stream.sinks.spool import Ending, SpoolFolder, leftovers, waiting
+from ptychoseg_stream.sinks.spool import SpoolFolder, leftovers, waiting
 
 ARRAYS = ("mask", "valid_bits")
 

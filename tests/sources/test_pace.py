@@ -125,8 +125,36 @@ def test_runs_that_overlap_keep_their_intervals() -> None:
     assert [at for at, _ in due(run, RECORDED)] == [0, 2, 3, 4, 5]
 
 
-def test_a_long_pause_is_cut() -> None:
-    assert due([start(0), event(3600), stop(3601)], RECORDED)[1:] == [(60, "event"), (61, "stop")]
+def test_real_pauses_are_kept_and_those_of_more_than_an_hour_are_cut_to_one() -> None:
+    run = [start(0), event(1800, 1), event(4000, 2), event(9e6, 3), stop(9e6 + 1)]
+    assert [at for at, _ in due(run, RECORDED)] == [0, 1800, 4000, 7600, 7601]
+
+
+def test_a_fly_scan_takes_as_long_as_it_took_however_long_that_was() -> None:
+    run = [start(0), descriptor(0, spec=FILED), resource()]
+    run += [*(datum(n, n + 1) for n in range(4)), stop(4 * 3000)]
+    came = [at for at, name in due(run, RECORDED) if name == "stream_datum"]
+    assert came == [3000, 6000, 9000, 12_000]
+    run[-1] = stop(8 * 3600)  # two hours a frame are not believed
+    came = [at for at, name in due(run, RECORDED) if name == "stream_datum"]
+    assert came == [3600, 7200, 10_800, 14_400]
+
+
+def test_what_should_have_a_time_and_has_none_is_not_kept_waiting() -> None:
+    taken: list[str] = []
+
+    def documents():
+        yield start(0)
+        for n in range(5):
+            yield event(float("nan"), n, image=np.zeros(3))
+            assert len(taken) == n + 2  # it was handed on at once: it may hold an image
+
+    hand = HandClock()
+    for name, _ in Pacer(RECORDED, FrameCounter(), hand, hand.wait).of(
+        documents(), threading.Event()
+    ):
+        taken.append(name)
+    assert taken == ["start", *["event"] * 5]
 
 
 @pytest.mark.parametrize("time", [None, "noon", float("nan"), float("inf"), 10**400, [], {}])
@@ -141,8 +169,8 @@ def test_times_that_go_back_are_not_waited_for() -> None:
 
 
 def test_more_documents_without_a_time_than_can_be_held_all_come() -> None:
-    run = [start(0), descriptor(0, spec=FILED), *(datum(n, n + 1) for n in range(5000)), stop(10)]
-    assert len(due(run, RECORDED)) == 5003
+    run = [start(0), descriptor(0, spec=FILED), *(datum(n, n + 1) for n in range(40_000)), stop(10)]
+    assert len(due(run, RECORDED)) == 40_003
 
 
 def test_at_a_rate_frames_come_one_interval_apart() -> None:

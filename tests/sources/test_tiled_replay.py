@@ -25,7 +25,7 @@ from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.sim.plans import fly_frames
 from ptychoseg_stream.sources.tiled_client import TiledAddress, TiledClient
 from ptychoseg_stream.sources.tiled_documents import Wanted
-from ptychoseg_stream.sources.tiled_replay import ReplayOptions, TiledReplay, exported
+from ptychoseg_stream.sources.tiled_replay import EXPORT, ReplayOptions, TiledReplay, exported
 from ptychoseg_stream.sources.tiled_search import Selection, moment
 
 pytestmark = pytest.mark.usefixtures("api_key")
@@ -143,9 +143,9 @@ def test_a_run_without_a_stop_document_ends_as_failed(tiled_server, container):
 def test_what_the_server_exports_holds_the_same_images(tiled_server, container):
     frames = frames_of(3, seed=5)
     (uid,) = engine(writer(tiled_server, container))(points(inline_detector(frames), 3))
-    client = TiledClient(TiledAddress.parse(tiled_server.uri))
-    documents = list(exported(client, (container, uid)))
-    client.close()
+    path = container, uid
+    with TiledClient(TiledAddress.parse(tiled_server.uri)) as client:
+        documents = list(exported(client.text(path, EXPORT), path))
     images = [doc["data"]["det_image"] for name, doc in documents if name == "event"]
     np.testing.assert_array_equal(images, frames)
     assert {image.dtype for image in images} == {frames.dtype}

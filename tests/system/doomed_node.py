@@ -64,7 +64,7 @@ class Moment:
 
 
 TOUCHED = (
-    "spool/runs/*/checkpoint.part",
+    "spool/runs/*/.checkpoint.part",
     "spool/runs/.*",
     "cache/**/*part*",
     "spool/masks/*/*part*",

@@ -12,8 +12,10 @@ import pytest
 import torch
 import yaml
 from endings_support import Line, detector_of, points
+from faulty_proxy import FaultyProxy
 from many_users import ManyUsers
 from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.machine import Machine, this_machine
 from typer.testing import CliRunner
 from ways_support import MockKafka, Recorder, emit, find_derived, run_engine, zmq_proxy
 
@@ -194,6 +196,59 @@ def test_the_scopes_of_a_key_are_compared_with_those_that_are_needed(
     assert text in lines[name]
 
 
+@pytest.mark.slow
+def test_scopes_are_asked_for_where_the_server_is_also_behind_a_prefix(
+    doctor: Doctor, users: ManyUsers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scopes: list[str] = list(SCOPES.split(", "))
+    key = users.key(scopes)
+    monkeypatch.setenv("TILED_API_KEY", key)
+    doctor.secrets.append(key)
+    with FaultyProxy(users.uri) as proxy:
+        proxy.prefix = "/tiled"
+        for uri in (f"{proxy.uri}/tiled", f"{proxy.uri}/tiled/api/v1"):
+            doctor.settings["tiled"]["uri"] = uri
+            _, lines = doctor.look()
+            assert "exactly those that are needed" in lines.get("ok scopes", str(lines))
+        # Also where the server refuses us, and there is no client to say where its API is.
+        proxy.chosen = lambda method, path: "/metadata/" in path
+        proxy.status = 403
+        code, lines = doctor.look()
+        assert code == 1
+        assert "FAIL Tiled" in lines
+        assert "exactly those that are needed" in lines["ok scopes"]
+
+
+SECRET = "5ecret-of-a-test"
+WITH_SECRETS = [
+    "{scheme}://me:5ecret-of-a-test@127.0.0.1:9/raw",
+    "{scheme}://5ecret-of-a-test@127.0.0.1:9/raw",
+    "{scheme}://127.0.0.1:9/raw?api_key=5ecret-of-a-test",
+    "{scheme}://127.0.0.1:9/raw#5ecret-of-a-test",
+    "{scheme}://me:5ecret-of-a-test/x@[::1/raw",
+]
+ASKING = [
+    *(["run", "--source", scheme] for scheme in ("tiled", "zmq", "kafka", "ftp")),
+    *(["doctor", "--source", scheme] for scheme in ("tiled", "zmq", "kafka", "ftp")),
+    *(["replay", scheme] for scheme in ("tiled", "ftp")),
+    ["audit", "http"],
+    ["reproduce", "http"],
+]
+
+
+@pytest.mark.parametrize("asking", ASKING, ids=" ".join)
+def test_an_address_that_holds_a_secret_is_refused_and_never_repeated(
+    asking: list[str], doctor: Doctor
+) -> None:
+    command, *options, scheme = asking
+    doctor.settings["tiled"]["uri"] = "embedded"
+    doctor.secrets.append(SECRET)
+    for form in WITH_SECRETS:
+        code, output = doctor.run(command, *options, form.format(scheme=scheme))
+        assert code == (1 if command == "doctor" else 2), output
+        assert "give" in output
+
+
 def test_folders_that_cannot_be_written_are_told(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     doctor.settings["spool"]["folder"] = str(tmp_path / "file" / "spool")
@@ -296,6 +351,8 @@ def test_open_runs_of_nodes_that_died_are_counted_and_left_as_they_are(healthy: 
     assert "1 run left by a node that ended or was killed" in text
     assert "start a node with profile checked" in text
     assert "1 run left by nodes of other profiles" in text
+    journals[1].folder.joinpath("attempts").write_text("10 3")
+    assert "remove attempts in that folder" in healthy.look()[1]["FAIL open runs"]
     (spool.runs / journals[1].derived / "run.json").write_text("{")
     code, lines = healthy.look()
     assert code == 1
@@ -304,6 +361,21 @@ def test_open_runs_of_nodes_that_died_are_counted_and_left_as_they_are(healthy: 
     assert {each.name for each in spool.runs.iterdir()} == {each.derived for each in journals}
     journals[0].release()
     assert len(Journals(spool, owner="checked").unfinished()) == 1  # the doctor took none
+
+
+def test_open_runs_of_another_machine_are_told_with_how_to_adopt_them(healthy: Doctor) -> None:
+    spool = SpoolOptions(str(healthy.folder / "spool"), min_free_bytes=0)
+    elsewhere = Journals(spool, owner="checked", machine=Machine("node2", "another mark"))
+    journal = elsewhere.create("raw")
+    assert journal is not None
+    journal.release()
+    known = (
+        this_machine().mark != ""
+    )  # most containers have no identity: only the lock counts there
+    text = healthy.look()[1]["note open runs"]
+    assert ("begun on another machine" in text) is known
+    journal.folder.joinpath("adopt").touch()
+    assert "left by a node that ended or was killed" in healthy.look()[1]["note open runs"]
 
 
 @pytest.fixture
@@ -334,7 +406,7 @@ def test_masks_that_wait_are_told_and_uploaded(
     spool = spooled(healthy, scan)
     code, lines = healthy.look()
     assert code == 0
-    assert "1 run with 6 rows wait for Tiled" in lines["note waiting masks"]
+    assert "1 run with 6 rows waits for Tiled" in lines["note waiting masks"]
     assert "`ptychoseg upload`" in lines["note waiting masks"]
 
     code, output = healthy.run("upload")

@@ -1,5 +1,6 @@
 """Keeps a failure where it happened: the scan, and the next document, must not suffer from it."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import TypeVar
@@ -49,7 +50,7 @@ class Guard:
         # and a worker that stops at one odd document loses all the later ones.
         except Exception as error:  # noqa: BLE001
             self.failures += 1
-            self.last = f"cannot {what}: {type(error).__name__}: {str(error)[:_LONGEST]}"
+            self.last = f"cannot {what}: {type(error).__name__}: {_text(error)}"
             kind = (what, type(error))
             if kind not in self._told:
                 self._told.add(kind)
@@ -60,3 +61,10 @@ class Guard:
     def renew(self) -> None:
         """Forget what was logged: a new run begins, and its failures are news again."""
         self._told.clear()
+
+
+def _text(error: Exception) -> str:
+    """Return what an error says; a foreign one may fail even at that."""
+    with contextlib.suppress(Exception):
+        return str(error)[:_LONGEST]
+    return "what it says cannot be read"
