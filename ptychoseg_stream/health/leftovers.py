@@ -43,8 +43,8 @@ def _journals(folder: Path, owner: str) -> Iterator[Check]:
     if count := states["left aside"]:
         yield fail(
             "open runs",
-            f"{several(count, 'run')} left aside, in {folder}: each time a node went on with it, the "
-            "node died or could not open it",
+            f"{several(count, 'run')} left aside, in {folder}: each time a node went on with it, "
+            "the node died or could not open it",
             f"look into the node's log, mend the cause, remove {Attempts.FILE} in that folder, and "
             "start the node again",
         )
