@@ -43,7 +43,7 @@ from ptychoseg_stream.science.records import Alarm
 from ptychoseg_stream.science.som import Centroids
 from ptychoseg_stream.science.verdict import judge
 from ptychoseg_stream.sim import GoldBalls, simulate
-from ptychoseg_stream.sources.stack import open_stack
+from ptychoseg_stream.sources.arrays.stack import open_stack
 
 STAGES = (0, 5, 10, 15, 20)
 BLOCK = 1600  # frames of one simulated scan

@@ -27,7 +27,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.run_engine import RunEngine
 from matplotlib.figure import Figure
-from ptychoseg_callbacks.worker_process import ProcessWorker
+from ptychoseg_callbacks.workers.process import ProcessWorker
 
 from ptychoseg_stream.assemble import Attachment, attach_to
 from ptychoseg_stream.evaluation.material import read_material

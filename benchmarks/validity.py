@@ -40,7 +40,7 @@ from ptychoseg_stream.science.prepare import prepare_counts
 from ptychoseg_stream.science.som import Centroids
 from ptychoseg_stream.science.validity import Inspected, PixelHistory, inspect
 from ptychoseg_stream.sim import GoldBalls, Scan, simulate
-from ptychoseg_stream.sources.stack import open_stack
+from ptychoseg_stream.sources.arrays.stack import open_stack
 
 DOSES = (1e4, 1e5, 3.75e5, 3e6)
 WARM_UP = 40

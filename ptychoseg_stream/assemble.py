@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
-from ptychoseg_callbacks.worker import Worker
-from ptychoseg_callbacks.worker_process import ProcessWorker
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.workers.process import ProcessWorker
+from ptychoseg_callbacks.workers.thread import ThreadWorker
+from ptychoseg_callbacks.workers.worker import Worker
 from threadpoolctl import threadpool_limits
 from tiled.client.container import Container
 
@@ -29,8 +29,8 @@ from .science.frame import METHODS, Method
 from .sinks.connection import connect, translated
 from .sinks.embedded import EmbeddedTiled
 from .sinks.tiled import TiledSink
-from .sources.pixel_mask import read_pixel_mask
-from .sources.tiled_raw import TiledRaw
+from .sources.arrays.pixel_mask import read_pixel_mask
+from .sources.tiled.raw import TiledRaw
 
 CHILD = "ptychoseg_stream.child"
 

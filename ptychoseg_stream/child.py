@@ -5,9 +5,9 @@ import os
 import sys
 from typing import Any
 
-from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.segmentation import Segmentation
-from ptychoseg_callbacks.worker_main import serve
+from ptychoseg_callbacks.workers.main import serve
 
 from .assemble import build_inbox, build_raw, build_segmentation
 from .profile import profile_from

@@ -34,7 +34,7 @@ from .science.level import find_level
 from .science.prepare import prepare
 from .science.som import Centroids
 from .science.verdict import judge
-from .sources.stack import open_stack
+from .sources.arrays.stack import open_stack
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 

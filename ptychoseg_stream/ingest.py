@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from ptychoseg_callbacks.feeder import Fed, FeedOptions, feed, stop_on_signals
-from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.source import Source
 from rich.console import Console
 from rich.markup import escape
@@ -19,11 +19,11 @@ from .node.vitals import Vitals
 from .profile import EMBEDDED, Profile, load_profile
 from .sinks.embedded import EmbeddedTiled
 from .sources.addresses import open_source
-from .sources.replay import ReplayOptions, open_replay
-from .sources.tiled_documents import Wanted
-from .sources.tiled_replay import ReplayOptions as TiledReplayOptions
-from .sources.tiled_replay import TiledReplay
-from .sources.tiled_search import Selection
+from .sources.recorded.replay import ReplayOptions, open_replay
+from .sources.tiled.documents import Wanted
+from .sources.tiled.replay import ReplayOptions as TiledReplayOptions
+from .sources.tiled.replay import TiledReplay
+from .sources.tiled.search import Selection
 from .watch import narrated
 
 console = Console(width=None if sys.stdout.isatty() else 120)

@@ -18,9 +18,9 @@ from .sinks.spool import waiting
 from .sinks.stored import open_stored
 from .sinks.upload import upload_all
 from .sources.addresses import open_source
-from .sources.kafka_documents import KafkaDocuments
-from .sources.tiled_documents import Wanted
-from .sources.zmq_documents import ZmqDocuments
+from .sources.kafka.documents import KafkaDocuments
+from .sources.tiled.documents import Wanted
+from .sources.zmq.documents import ZmqDocuments
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 _SIGNS = {"ok": "[green]ok  [/]", "note": "[yellow]note[/]", "fail": "[red]FAIL[/]"}

@@ -9,8 +9,8 @@ from reprlib import repr as shortened
 from typing import Any, Literal, get_type_hints
 
 import yaml
-from ptychoseg_callbacks.finder_options import FinderOptions
-from ptychoseg_callbacks.waiting import OverloadOptions
+from ptychoseg_callbacks.frames.options import FinderOptions
+from ptychoseg_callbacks.queueing.waiting import OverloadOptions
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import ProfileError
@@ -19,7 +19,7 @@ from .node.spool import SpoolOptions
 from .science.frame import ClassCode
 from .sinks.options import TiledOptions
 from .sources.addresses import SourceOptions
-from .sources.tiled_raw import RawOptions
+from .sources.tiled.raw import RawOptions
 
 EMBEDDED = "embedded"
 """As `tiled.uri`: a server of our own is started and ended with the attachment."""

@@ -20,8 +20,8 @@ from .provenance import digest_of, environment
 from .science.frame import BoolArray
 from .science.learning import Student
 from .sinks.stored import StoredRun, open_stored
-from .sources.pixel_mask import read_pixel_mask
-from .sources.stack import FrameStack, open_stack
+from .sources.arrays.pixel_mask import read_pixel_mask
+from .sources.arrays.stack import FrameStack, open_stack
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from hostile_support import Case, Stage, images
 from ptychoseg_callbacks.documents import encode
-from ptychoseg_callbacks.resume import Checkpoint
+from ptychoseg_callbacks.runs.resume import Checkpoint
 
 Tamper = Callable[[Stage, Path], None]
 

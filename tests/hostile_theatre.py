@@ -11,13 +11,13 @@ import zmq
 from hostile_support import Case, Stage, Watch, good_run, images, write_frames
 from ptychoseg_callbacks.documents import encode
 from ptychoseg_callbacks.feeder import feed
-from ptychoseg_callbacks.frames import FinderOptions
-from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.frames.finder import FinderOptions
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
 from ptychoseg_callbacks.source import Callback, Source
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.workers.thread import ThreadWorker
 
 from ptychoseg_stream.node.node import Node
 from ptychoseg_stream.node.options import NodeOptions
@@ -27,7 +27,7 @@ from ptychoseg_stream.node.store import MemoryStore
 from ptychoseg_stream.node.trainer import InlineTrainer
 from ptychoseg_stream.science.frame import Mask
 from ptychoseg_stream.sinks.memory import MemorySink
-from ptychoseg_stream.sources.zmq_documents import ZmqDocuments
+from ptychoseg_stream.sources.zmq.documents import ZmqDocuments
 
 LIMIT = 60.0  # s until a wait is given up
 OPTIONS = NodeOptions(stages=())  # nothing is learned: the way is what is tested

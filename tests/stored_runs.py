@@ -23,7 +23,7 @@ from ptychoseg_stream.sinks.arrays import ARRAYS
 from ptychoseg_stream.sinks.hdf5 import HDF5Sink
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.stored import open_stored
-from ptychoseg_stream.sources.pixel_mask import read_pixel_mask
+from ptychoseg_stream.sources.arrays.pixel_mask import read_pixel_mask
 
 ALL = ("teacher", "student", "fused")
 LENIENT = PromotionOptions(min_iou=0.1, max_area_change=5, max_loss=0.9, min_bright_iou=0.05)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ptychoseg_callbacks.finder_options import FinderOptions
+from ptychoseg_callbacks.frames.options import FinderOptions
 
 from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.profile import Profile, load_profile

@@ -15,8 +15,8 @@ from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
-from .inbox import Inbox
 from .loop import Close, Loop, Message, Suspend, Target
+from .queueing.inbox import Inbox
 from .source import Source
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
-from .worker import Worker
+from .workers.worker import Worker
 
 log = logging.getLogger(__name__)
 

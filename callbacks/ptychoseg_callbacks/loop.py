@@ -12,7 +12,7 @@ from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.vitals import Vitals
 
 from .documents import Document
-from .journal import Journal
+from .journals.journal import Journal
 
 log = logging.getLogger(__name__)
 

@@ -13,15 +13,15 @@ from ptychoseg_stream.node.vitals import Vitals
 from ptychoseg_stream.science.frame import Frame
 
 from .documents import Document
-from .frames import FrameFinder
-from .keeper import Keeper
-from .labelling import Labelling
+from .frames.finder import FrameFinder
 from .loop import Received
-from .open_run import OpenRun
-from .resume import ENDED, Receipts
 from .routing import Router
+from .runs.keeper import Keeper
+from .runs.labelling import Labelling
+from .runs.open_run import OpenRun
+from .runs.resume import ENDED, Receipts
+from .runs.strays import Strays
 from .segmentation_options import SegmentationOptions
-from .strays import Strays
 
 __all__ = ["Segmentation", "SegmentationOptions"]
 

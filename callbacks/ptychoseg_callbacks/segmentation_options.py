@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from .finder_options import FinderOptions
+from .frames.options import FinderOptions
 
 
 @dataclass(frozen=True, slots=True)

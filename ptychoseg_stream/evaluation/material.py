@@ -10,8 +10,8 @@ from ..errors import DatasetError, FrameError
 from ..node.options import NodeOptions
 from ..science.frame import ClassMap
 from ..sim.gold_balls import GoldBalls, Scan, simulate
-from ..sources.labels import read_labels
-from ..sources.stack import open_stack
+from ..sources.arrays.labels import read_labels
+from ..sources.arrays.stack import open_stack
 from .evaluate import reference_of
 
 SIMULATIONS = {

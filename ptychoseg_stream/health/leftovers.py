@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ptychoseg_callbacks.attempts import Attempts
-from ptychoseg_callbacks.journal import ABOUT, LOCK
-from ptychoseg_callbacks.journals import ADOPT
-from ptychoseg_callbacks.machine import this_machine
+from ptychoseg_callbacks.journals.attempts import Attempts
+from ptychoseg_callbacks.journals.folder import ADOPT
+from ptychoseg_callbacks.journals.journal import ABOUT, LOCK
+from ptychoseg_callbacks.journals.machine import this_machine
 
 from ..node.disk import locked
 from ..node.spool import SpoolOptions

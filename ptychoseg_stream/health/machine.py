@@ -12,7 +12,7 @@ import torch
 from ..errors import DatasetError
 from ..node.spool import SpoolOptions
 from ..profile import Profile
-from ..sources.pixel_mask import read_pixel_mask
+from ..sources.arrays.pixel_mask import read_pixel_mask
 from .check import Check, fail, note, ok
 from .leftovers import leftover_checks
 

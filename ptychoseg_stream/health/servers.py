@@ -9,8 +9,8 @@ import httpx
 from ..errors import SourceError, StoreError
 from ..profile import EMBEDDED, Profile
 from ..sinks.connection import LOOPBACK, SCOPES, Refusal, connect, translated, without_key
-from ..sources.tiled_address import TiledAddress
-from ..sources.tiled_client import TiledClient
+from ..sources.tiled.address import TiledAddress
+from ..sources.tiled.client import TiledClient
 from .check import Check, fail, note, ok
 
 WANTED = frozenset(SCOPES.split(", "))

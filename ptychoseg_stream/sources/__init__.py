@@ -1,6 +1,6 @@
 """Ring 2: where frames come from besides a live RunEngine."""
 
-from .labels import read_labels
-from .stack import FrameStack, open_stack
+from .arrays.labels import read_labels
+from .arrays.stack import FrameStack, open_stack
 
 __all__ = ["FrameStack", "open_stack", "read_labels"]

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from ptychoseg_callbacks.source import Source
 
 from ..errors import SourceError
-from .kafka_documents import KafkaDocuments
-from .kafka_options import KafkaOptions
+from .kafka.documents import KafkaDocuments
+from .kafka.options import KafkaOptions
 from .shown import shown
-from .tiled_documents import Wanted
-from .tiled_live import LiveOptions, TiledLive
-from .zmq_documents import ZmqDocuments
-from .zmq_options import ZmqOptions
+from .tiled.documents import Wanted
+from .tiled.live import LiveOptions, TiledLive
+from .zmq.documents import ZmqDocuments
+from .zmq.options import ZmqOptions
 
 FORMS = "zmq://HOST:PORT, kafka://BROKER:9092/TOPIC, tiled://HOST:PORT/CONTAINER"
 

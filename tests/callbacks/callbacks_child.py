@@ -9,7 +9,7 @@ from typing import Any
 
 from callbacks_support import FileSink, ThresholdLabeller, open_inbox, segmentation
 from ptychoseg_callbacks.segmentation import Segmentation
-from ptychoseg_callbacks.worker_main import serve
+from ptychoseg_callbacks.workers.main import serve
 
 
 class _HeldLabeller(ThresholdLabeller):

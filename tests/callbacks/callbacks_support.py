@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from detectors_support import SHAPE, DatumDetector, InlineDetector, StreamDetector, watermarked
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.queueing.waiting import OverloadOptions
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
-from ptychoseg_callbacks.waiting import OverloadOptions
 from scans_support import fly
 
 from ptychoseg_stream.node.ports import Account, RunInfo

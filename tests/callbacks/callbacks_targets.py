@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from ptychoseg_callbacks.documents import drop_reason
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journal import Journal
+from ptychoseg_callbacks.journals.journal import Journal
 from ptychoseg_callbacks.loop import Message, Received, Suspend
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.source import Callback
 
 from ptychoseg_stream.errors import SourceError

@@ -9,8 +9,8 @@ from typing import Any
 
 from callbacks_support import open_inbox
 from callbacks_targets import CountingTarget, HeldByFile
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.worker_main import serve
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.workers.main import serve
 
 
 def build(setup: dict[str, Any]) -> CountingTarget:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from detectors_support import watermarked
 from event_model import compose_run
-from ptychoseg_callbacks.frames import FinderOptions, FrameFinder
+from ptychoseg_callbacks.frames.finder import FinderOptions, FrameFinder
 
 KEY = {"source": "test", "dtype": "array", "shape": [12, 16], "dtype_numpy": "<u2"}
 

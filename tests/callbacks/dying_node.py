@@ -10,9 +10,9 @@ from typing import Any
 
 from callbacks_targets import CountingTarget, ListSource, documents, mark_of
 from ptychoseg_callbacks.feeder import feed
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
 from ptychoseg_callbacks.loop import Received
+from ptychoseg_callbacks.queueing.inbox import Inbox
 
 from ptychoseg_stream.node.spool import SpoolOptions
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-from ptychoseg_callbacks.hdf5_reader import Hdf5Reader
-from ptychoseg_callbacks.paths import Fence
-from ptychoseg_callbacks.reader_options import ReaderOptions
+from ptychoseg_callbacks.assets.hdf5_reader import Hdf5Reader
+from ptychoseg_callbacks.assets.options import ReaderOptions
+from ptychoseg_callbacks.assets.paths import Fence
 
 SIDES = (12, 16)
 

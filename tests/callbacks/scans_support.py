@@ -10,7 +10,7 @@ from bluesky.run_engine import RunEngine, RunEngineInterrupted
 from detectors_support import Documents, StreamDetector
 from numpy.typing import NDArray
 from ptychoseg_callbacks.documents import copied
-from ptychoseg_callbacks.frames import FinderOptions, FrameFinder
+from ptychoseg_callbacks.frames.finder import FinderOptions, FrameFinder
 
 from ptychoseg_stream.science.frame import Frame
 

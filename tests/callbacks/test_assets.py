@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from event_model import compose_stream_resource
-from ptychoseg_callbacks.assets import HDF5, TIFF, asset_of_resource, asset_of_stream_resource
-from ptychoseg_callbacks.keys import ImageKey
+from ptychoseg_callbacks.assets.asset import HDF5, TIFF, asset_of_resource, asset_of_stream_resource
+from ptychoseg_callbacks.assets.keys import ImageKey
 
 from ptychoseg_stream.errors import DatasetError
 

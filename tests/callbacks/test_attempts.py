@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dying_node import DEADLY
-from ptychoseg_callbacks.attempts import MOST_DEATHS
+from ptychoseg_callbacks.journals.attempts import MOST_DEATHS
 
 HERE = Path(__file__).parent
 

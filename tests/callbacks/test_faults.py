@@ -16,7 +16,7 @@ from callbacks_support import (
     fly,
     segmentation,
 )
-from ptychoseg_callbacks.frames import FinderOptions
+from ptychoseg_callbacks.frames.finder import FinderOptions
 from ptychoseg_callbacks.segmentation import SegmentationOptions
 
 from ptychoseg_stream.errors import StoreError

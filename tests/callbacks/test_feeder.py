@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from callbacks_targets import CountingTarget, ListSource, documents
 from ptychoseg_callbacks.feeder import FeedOptions, feed, stop_on_signals
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
-from ptychoseg_callbacks.waiting import OverloadOptions
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.queueing.waiting import OverloadOptions
 
 from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.node.spool import SpoolOptions

@@ -14,8 +14,8 @@ from detectors_support import (
     InlineDetector,
     StreamDetector,
 )
-from ptychoseg_callbacks.finder_options import FinderOptions
-from ptychoseg_callbacks.frames import FrameFinder
+from ptychoseg_callbacks.frames.finder import FrameFinder
+from ptychoseg_callbacks.frames.options import FinderOptions
 from scans_support import MemoryStore, fly, found, numbers, recorded, step, without
 
 from ptychoseg_stream.errors import DatasetError

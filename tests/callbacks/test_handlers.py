@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ptychoseg_callbacks.assets import asset_of_resource
-from ptychoseg_callbacks.readers import Reader, ReaderOptions, open_reader
+from ptychoseg_callbacks.assets.asset import asset_of_resource
+from ptychoseg_callbacks.assets.readers import Reader, ReaderOptions, open_reader
 from reader_support import numbered, numbers
 
 from ptychoseg_stream.errors import DatasetError

@@ -10,10 +10,10 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from ptychoseg_callbacks.hdf5_reader import Hdf5Reader
-from ptychoseg_callbacks.paths import Fence
-from ptychoseg_callbacks.patience import Patience
-from ptychoseg_callbacks.reader_options import ReaderOptions
+from ptychoseg_callbacks.assets.hdf5_reader import Hdf5Reader
+from ptychoseg_callbacks.assets.options import ReaderOptions
+from ptychoseg_callbacks.assets.paths import Fence
+from ptychoseg_callbacks.assets.patience import Patience
 from reader_support import SIDES, numbered, numbers, reader_of, write_hdf5
 
 from ptychoseg_stream.errors import DatasetError

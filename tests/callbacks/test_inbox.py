@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from callbacks_targets import documents, mark_of
-from ptychoseg_callbacks.admission import MOST_IDS, Admission
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
 from ptychoseg_callbacks.loop import Close, Drain, Received, Suspend
-from ptychoseg_callbacks.waiting import MOST_DOCUMENTS, OverloadOptions
+from ptychoseg_callbacks.queueing.admission import MOST_IDS, Admission
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.queueing.waiting import MOST_DOCUMENTS, OverloadOptions
 
 from ptychoseg_stream.node.spool import SpoolOptions
 

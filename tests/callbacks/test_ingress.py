@@ -24,8 +24,8 @@ from callbacks_support import (
     segmentation,
 )
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.worker import WorkerOptions
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.workers.thread import ThreadWorker
+from ptychoseg_callbacks.workers.worker import WorkerOptions
 
 from ptychoseg_stream.errors import ProfileError
 
@@ -250,7 +250,7 @@ import bluesky.plans as bp
 from bluesky.run_engine import RunEngine
 from callbacks_support import InlineDetector, ListSink, ThresholdLabeller, segmentation
 from ptychoseg_callbacks.ingress import Ingress, IngressOptions
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.workers.thread import ThreadWorker
 
 class Slow(ThresholdLabeller):
     def process(self, frames):

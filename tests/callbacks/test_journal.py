@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from callbacks_targets import documents
-from ptychoseg_callbacks.finished import FinishedRuns
-from ptychoseg_callbacks.journal import Journal
-from ptychoseg_callbacks.journals import Journals
-from ptychoseg_callbacks.machine import Machine, this_machine
+from ptychoseg_callbacks.journals.finished import FinishedRuns
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.journals.journal import Journal
+from ptychoseg_callbacks.journals.machine import Machine, this_machine
 
 from ptychoseg_stream.node.spool import SpoolOptions
 
@@ -74,7 +74,7 @@ def test_journal_of_a_living_process_is_left_alone(options: SpoolOptions) -> Non
 
 _KILLED = """
 import os, sys
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
 from ptychoseg_stream.node.spool import SpoolOptions
 from test_journal import filled
 journal = filled(Journals(SpoolOptions(sys.argv[1], min_free_bytes=0)), frames=5)

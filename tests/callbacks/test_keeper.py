@@ -7,9 +7,9 @@ import pytest
 from callbacks_support import ListSink, ThresholdLabeller
 from callbacks_targets import ListSource, documents
 from ptychoseg_callbacks.feeder import Fed, feed
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
-from ptychoseg_callbacks.resume import Checkpoint
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.runs.resume import Checkpoint
 from ptychoseg_callbacks.segmentation import Segmentation
 
 from ptychoseg_stream.node.ports import RunInfo

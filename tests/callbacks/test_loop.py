@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from callbacks_targets import CountingTarget, Port, documents
-from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.loop import Close, Drain, Loop, Received, Suspend
+from ptychoseg_callbacks.queueing.inbox import Inbox
 
 
 def looped(target: CountingTarget, *messages: Any) -> Port:

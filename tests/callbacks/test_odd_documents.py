@@ -11,7 +11,7 @@ from detectors_support import watermarked
 from documents_support import KEY, Documents, first_pixels, stack
 from event_model import pack_event_page
 from ptychoseg_callbacks.documents import dropped
-from ptychoseg_callbacks.frames import FinderOptions
+from ptychoseg_callbacks.frames.finder import FinderOptions
 
 from ptychoseg_stream.errors import DatasetError
 

@@ -3,9 +3,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from ptychoseg_callbacks.frames import FrameFinder
-from ptychoseg_callbacks.open_run import OpenRun
-from ptychoseg_callbacks.tally import MOST_KINDS, kind_of
+from ptychoseg_callbacks.frames.finder import FrameFinder
+from ptychoseg_callbacks.runs.open_run import OpenRun
+from ptychoseg_callbacks.runs.tally import MOST_KINDS, kind_of
 
 from ptychoseg_stream.science.frame import Frame, Mask
 from ptychoseg_stream.science.records import Alarm, StageRecord

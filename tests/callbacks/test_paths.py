@@ -4,8 +4,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from ptychoseg_callbacks.paths import Fence, FileNames, local_path
-from ptychoseg_callbacks.reader_options import ReaderOptions
+from ptychoseg_callbacks.assets.options import ReaderOptions
+from ptychoseg_callbacks.assets.paths import Fence, FileNames, local_path
 
 from ptychoseg_stream.errors import DatasetError
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import h5py
 import pytest
-from ptychoseg_callbacks.assets import Asset, asset_of_resource, asset_of_stream_resource
-from ptychoseg_callbacks.readers import ReaderOptions, open_reader
+from ptychoseg_callbacks.assets.asset import Asset, asset_of_resource, asset_of_stream_resource
+from ptychoseg_callbacks.assets.readers import ReaderOptions, open_reader
 from reader_support import SIDES, numbered, numbers, write_hdf5
 
 from ptychoseg_stream.errors import DatasetError

@@ -2,8 +2,8 @@ import random
 import zlib
 
 import pytest
-from ptychoseg_callbacks.resume import ENDED, Checkpoint, Receipts
-from ptychoseg_callbacks.tally import Tally
+from ptychoseg_callbacks.runs.resume import ENDED, Checkpoint, Receipts
+from ptychoseg_callbacks.runs.tally import Tally
 
 from ptychoseg_stream.errors import CheckpointError
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from ptychoseg_callbacks.record_log import RecordLog
+from ptychoseg_callbacks.journals.record_log import RecordLog
 
 RECORDS = [b"first", b"x" * 70_000, b"\x00", b"last"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from callbacks_support import ListSink, adds_up, segmentation
-from ptychoseg_callbacks.frames import FinderOptions
+from ptychoseg_callbacks.frames.finder import FinderOptions
 from ptychoseg_callbacks.segmentation import SegmentationOptions
 from scans_support import found
 

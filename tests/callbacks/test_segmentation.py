@@ -20,7 +20,7 @@ from callbacks_support import (
     segmentation,
 )
 from ophyd.sim import motor
-from ptychoseg_callbacks.frames import FinderOptions
+from ptychoseg_callbacks.frames.finder import FinderOptions
 from ptychoseg_callbacks.loop import Received
 from ptychoseg_callbacks.segmentation import SegmentationOptions
 

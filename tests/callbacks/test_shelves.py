@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from ptychoseg_callbacks.shelves import Shelf, size
+from ptychoseg_callbacks.frames.shelves import Shelf, size
 
 
 def test_frames_between_two_of_ours_are_free_unless_another_stream_has_them() -> None:

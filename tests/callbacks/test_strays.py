@@ -4,8 +4,8 @@ import pytest
 from callbacks_support import ListSink, ThresholdLabeller, describe
 from callbacks_targets import documents
 from ptychoseg_callbacks.loop import Received
+from ptychoseg_callbacks.runs.strays import Strays
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
-from ptychoseg_callbacks.strays import Strays
 
 
 class Line:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from bluesky.run_engine import RunEngine
 from detectors_support import InlineDetector
-from ptychoseg_callbacks.files import Files
-from ptychoseg_callbacks.finder_options import FinderOptions
-from ptychoseg_callbacks.images import Images
-from ptychoseg_callbacks.keys import ImageKey
-from ptychoseg_callbacks.supply import Supply
+from ptychoseg_callbacks.assets.keys import ImageKey
+from ptychoseg_callbacks.frames.files import Files
+from ptychoseg_callbacks.frames.images import Images
+from ptychoseg_callbacks.frames.options import FinderOptions
+from ptychoseg_callbacks.frames.supply import Supply
 from scans_support import MemoryStore, found, recorded, step
 
 KEY = ImageKey("primary", "det_image", (12, 16), 1, "")

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from ptychoseg_callbacks.takes import Takes
+from ptychoseg_callbacks.frames.takes import Takes
 
 
 def test_events_that_come_again_are_told_by_how_often_they_came() -> None:

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from ptychoseg_callbacks.assets import HDF5, TIFF, asset_of_resource, asset_of_stream_resource
-from ptychoseg_callbacks.keys import ImageKey
-from ptychoseg_callbacks.readers import Reader, ReaderOptions, open_reader
+from ptychoseg_callbacks.assets.asset import HDF5, TIFF, asset_of_resource, asset_of_stream_resource
+from ptychoseg_callbacks.assets.keys import ImageKey
+from ptychoseg_callbacks.assets.readers import Reader, ReaderOptions, open_reader
 from reader_support import SIDES, numbered, numbers, write_hdf5
 
 from ptychoseg_stream.errors import DatasetError

@@ -12,11 +12,11 @@ from bluesky.run_engine import RunEngine
 from callbacks_support import ListSink, StreamDetector, ThresholdLabeller, describe
 from callbacks_targets import ListSource, Port
 from ptychoseg_callbacks.feeder import Fed, FeedOptions, feed
-from ptychoseg_callbacks.finder_options import FinderOptions
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.frames.options import FinderOptions
+from ptychoseg_callbacks.journals.folder import Journals
 from ptychoseg_callbacks.loop import Close, Loop, Received
-from ptychoseg_callbacks.resume import Checkpoint
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.runs.resume import Checkpoint
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
 from scans_support import fly, recorded
 

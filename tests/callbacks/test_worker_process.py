@@ -18,8 +18,8 @@ import pytest
 from bluesky.run_engine import RunEngine
 from callbacks_support import InlineDetector, StreamDetector, fly
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.worker import WorkerOptions
-from ptychoseg_callbacks.worker_process import ProcessWorker
+from ptychoseg_callbacks.workers.process import ProcessWorker
+from ptychoseg_callbacks.workers.worker import WorkerOptions
 
 from ptychoseg_stream.errors import PtychosegError
 
@@ -226,7 +226,7 @@ import bluesky.preprocessors as bpp
 from bluesky.run_engine import RunEngine
 from callbacks_support import InlineDetector
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.worker_process import ProcessWorker
+from ptychoseg_callbacks.workers.process import ProcessWorker
 
 def plan(detector):
     for _ in range(5):

@@ -20,9 +20,9 @@ from bluesky.run_engine import RunEngine
 from callbacks_support import InlineDetector
 from callbacks_targets import counted, documents
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.unacknowledged import Unacknowledged
-from ptychoseg_callbacks.worker import WorkerOptions
-from ptychoseg_callbacks.worker_process import ProcessWorker
+from ptychoseg_callbacks.workers.process import ProcessWorker
+from ptychoseg_callbacks.workers.unacknowledged import Unacknowledged
+from ptychoseg_callbacks.workers.worker import WorkerOptions
 
 HERE = Path(__file__).parent
 CHILD = [sys.executable, "-m", "counting_child"]

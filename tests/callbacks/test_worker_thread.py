@@ -9,12 +9,12 @@ import pytest
 from bluesky.run_engine import RunEngine
 from callbacks_support import InlineDetector
 from callbacks_targets import CountingTarget
-from ptychoseg_callbacks.inbox import Inbox
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.journals import Journals
-from ptychoseg_callbacks.waiting import OverloadOptions
-from ptychoseg_callbacks.worker import WorkerOptions
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.queueing.waiting import OverloadOptions
+from ptychoseg_callbacks.workers.thread import ThreadWorker
+from ptychoseg_callbacks.workers.worker import WorkerOptions
 
 from ptychoseg_stream.node.spool import SpoolOptions
 

@@ -8,7 +8,7 @@ from ptychoseg_stream.science.counts import PrepareOptions
 from ptychoseg_stream.science.frame import ValidBit
 from ptychoseg_stream.science.validity import PixelHistory, ValidityOptions, inspect
 from ptychoseg_stream.sim import GoldBalls, simulate
-from ptychoseg_stream.sources.stack import open_stack
+from ptychoseg_stream.sources.arrays.stack import open_stack
 
 OPTIONS = PrepareOptions()
 SPOILED = GoldBalls(

@@ -24,7 +24,7 @@ from ptychoseg_stream.science.prototypes import TeacherOptions
 from ptychoseg_stream.science.som import Centroids
 from ptychoseg_stream.science.verdict import judge
 from ptychoseg_stream.sim import GoldBalls, simulate
-from ptychoseg_stream.sources.stack import open_stack
+from ptychoseg_stream.sources.arrays.stack import open_stack
 
 SMALL = TeacherOptions(map_size=4, iterations=300, sample=1000)
 

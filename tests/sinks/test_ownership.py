@@ -4,8 +4,8 @@ import uuid
 from dataclasses import replace
 
 import pytest
-from ptychoseg_callbacks.journal import Journal
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.journals.journal import Journal
 from sinks_support import account_of, indices_in, mask_of, masks_of, run_info, until
 from tiled.client.container import Container
 

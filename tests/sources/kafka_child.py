@@ -4,8 +4,8 @@ import sys
 import threading
 from typing import Any
 
-from ptychoseg_stream.sources.kafka_documents import KafkaDocuments
-from ptychoseg_stream.sources.kafka_options import KafkaOptions
+from ptychoseg_stream.sources.kafka.documents import KafkaDocuments
+from ptychoseg_stream.sources.kafka.options import KafkaOptions
 
 
 def main(url: str, group: str, stored: int) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ptychoseg_callbacks.frames import FinderOptions, FrameFinder
+from ptychoseg_callbacks.frames.finder import FinderOptions, FrameFinder
 
 from ptychoseg_stream.science.frame import Frame
-from ptychoseg_stream.sources.replay import Replay, ReplayOptions, open_replay
+from ptychoseg_stream.sources.recorded.replay import Replay, ReplayOptions, open_replay
 
 Documents = list[tuple[str, Any]]
 

@@ -20,8 +20,8 @@ from ptychoseg_callbacks.documents import encode
 from replay_support import asymmetric, documents_of, frames_of, images_of, names_of, replayed
 
 from ptychoseg_stream.errors import SourceError
-from ptychoseg_stream.sources import document_files
-from ptychoseg_stream.sources.replay import open_replay
+from ptychoseg_stream.sources.recorded import document_files
+from ptychoseg_stream.sources.recorded.replay import open_replay
 
 RECORDED = Path(__file__).parents[3] / "shared" / "data" / "bluesky_documents"
 needs_recorded = pytest.mark.skipif(
@@ -365,7 +365,7 @@ def test_memory_stays_bounded_when_a_gzipped_bomb_is_read(tmp_path: Path) -> Non
             file.write(bytes(1 << 20))
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from ptychoseg_stream.sources import document_files as d\n"
+        "from ptychoseg_stream.sources.recorded import document_files as d\n"
         "d.LARGEST = 1 << 24; said = []\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "list(d.read_msgpack(Path(sys.argv[1]), said.append))\n"

@@ -15,8 +15,8 @@ from replay_support import asymmetric, documents_of, images_of, names_of, replay
 
 from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.sim.detectors import PlayedDetector
-from ptychoseg_stream.sources.document_writer import DocumentWriter
-from ptychoseg_stream.sources.replay import open_replay
+from ptychoseg_stream.sources.recorded.document_writer import DocumentWriter
+from ptychoseg_stream.sources.recorded.replay import open_replay
 
 FRAMES = asymmetric(4)
 
@@ -107,7 +107,7 @@ import resource, sys
 from bluesky import RunEngine
 from bluesky.plans import count
 from ophyd.sim import det
-from ptychoseg_stream.sources.document_writer import DocumentWriter
+from ptychoseg_stream.sources.recorded.document_writer import DocumentWriter
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))  # writing on fails, as on a full disk
 run_engine, stops = RunEngine({}), []

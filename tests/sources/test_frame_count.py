@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from replay_support import Documents, asymmetric, documents_of, images_of, names_of, replayed
 
-from ptychoseg_stream.sources.frame_count import FrameCounter, Limit
-from ptychoseg_stream.sources.replay import ReplayOptions, open_replay
-from ptychoseg_stream.sources.synthesised import SynthesisOptions, synthesise
+from ptychoseg_stream.sources.recorded.frame_count import FrameCounter, Limit
+from ptychoseg_stream.sources.recorded.replay import ReplayOptions, open_replay
+from ptychoseg_stream.sources.recorded.synthesised import SynthesisOptions, synthesise
 
 FRAMES = asymmetric(10)
 

@@ -19,9 +19,9 @@ from ptychoseg_callbacks.documents import Document
 from ptychoseg_callbacks.source import Source
 
 from ptychoseg_stream.errors import SourceError
-from ptychoseg_stream.sources.kafka_documents import KafkaDocuments
-from ptychoseg_stream.sources.kafka_offsets import Offsets
-from ptychoseg_stream.sources.kafka_options import KafkaOptions, brokers_and_topic
+from ptychoseg_stream.sources.kafka.documents import KafkaDocuments
+from ptychoseg_stream.sources.kafka.offsets import Offsets
+from ptychoseg_stream.sources.kafka.options import KafkaOptions, brokers_and_topic
 
 LIMIT = 40.0  # s until a test gives up waiting
 SHORT = {"session.timeout.ms": "6000"}
@@ -405,7 +405,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
 def test_without_the_package_the_error_says_how_to_get_it() -> None:
     code = (
         "import sys; sys.modules['confluent_kafka'] = None\n"
-        "from ptychoseg_stream.sources.kafka_documents import KafkaDocuments\n"
+        "from ptychoseg_stream.sources.kafka.documents import KafkaDocuments\n"
         "KafkaDocuments('kafka://localhost/scan')"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -416,7 +416,7 @@ def test_without_the_package_the_error_says_how_to_get_it() -> None:
 def test_importing_the_source_patches_nothing() -> None:
     code = (
         "import msgpack; before = msgpack.packb, msgpack.unpackb, msgpack.dumps\n"
-        "import ptychoseg_stream.sources.kafka_documents, sys\n"
+        "import ptychoseg_stream.sources.kafka.documents, sys\n"
         "assert (msgpack.packb, msgpack.unpackb, msgpack.dumps) == before\n"
         "print('confluent_kafka' in sys.modules)"
     )

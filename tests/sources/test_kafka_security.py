@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ptychoseg_stream.sources.kafka_documents import KafkaDocuments
-from ptychoseg_stream.sources.kafka_options import KafkaOptions
-from ptychoseg_stream.sources.kafka_secrets import CarefulLog, Secrets
+from ptychoseg_stream.sources.kafka.documents import KafkaDocuments
+from ptychoseg_stream.sources.kafka.options import KafkaOptions
+from ptychoseg_stream.sources.kafka.secrets import CarefulLog, Secrets
 
 HANDSHAKE, VERSIONS, AUTHENTICATE = 17, 18, 36
 KNOWN = [

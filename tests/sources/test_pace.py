@@ -11,9 +11,9 @@ import pytest
 from replay_support import asymmetric
 
 from ptychoseg_stream.errors import SourceError
-from ptychoseg_stream.sources.frame_count import FrameCounter
-from ptychoseg_stream.sources.pace import Pace, Pacer
-from ptychoseg_stream.sources.replay import ReplayOptions, open_replay
+from ptychoseg_stream.sources.recorded.frame_count import FrameCounter
+from ptychoseg_stream.sources.recorded.pace import Pace, Pacer
+from ptychoseg_stream.sources.recorded.replay import ReplayOptions, open_replay
 
 IMAGE = {"dtype": "array", "shape": [12, 16], "source": "test"}
 FILED = {"dtype": "array", "shape": [1, 12, 16], "source": "test", "external": "STREAM:"}

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ptychoseg_stream.errors import DatasetError
-from ptychoseg_stream.sources.pixel_mask import read_pixel_mask
+from ptychoseg_stream.sources.arrays.pixel_mask import read_pixel_mask
 
 BAD = np.zeros((6, 8), bool)
 BAD[1, 2:5] = BAD[4, 7] = True

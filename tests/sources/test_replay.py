@@ -11,7 +11,7 @@ import pytest
 from replay_support import asymmetric, documents_of, images_of, names_of, replayed
 
 from ptychoseg_stream.errors import SourceError
-from ptychoseg_stream.sources.replay import ReplayOptions, open_replay
+from ptychoseg_stream.sources.recorded.replay import ReplayOptions, open_replay
 
 FRAMES = asymmetric(4)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from replay_support import asymmetric
 
-from ptychoseg_stream.sources.scan_facts import ScanFacts, read_facts
+from ptychoseg_stream.sources.recorded.scan_facts import ScanFacts, read_facts
 
 FRAMES = asymmetric(4)
 

@@ -9,12 +9,12 @@ import hdf5plugin
 import numpy as np
 import pytest
 from event_model import DocumentNames, schema_validators
-from ptychoseg_callbacks.frames import FinderOptions, FrameFinder
+from ptychoseg_callbacks.frames.finder import FinderOptions, FrameFinder
 from replay_support import Documents, asymmetric, frames_of, images_of, names_of
 
 from ptychoseg_stream.errors import DatasetError
 from ptychoseg_stream.sources import open_stack
-from ptychoseg_stream.sources.synthesised import SynthesisOptions, synthesise
+from ptychoseg_stream.sources.recorded.synthesised import SynthesisOptions, synthesise
 
 FRAMES = asymmetric(37)
 

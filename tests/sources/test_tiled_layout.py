@@ -2,8 +2,8 @@ from typing import Any, cast
 
 import pytest
 
-from ptychoseg_stream.sources.tiled_client import TiledClient
-from ptychoseg_stream.sources.tiled_layout import StoredRun
+from ptychoseg_stream.sources.tiled.client import TiledClient
+from ptychoseg_stream.sources.tiled.layout import StoredRun
 
 
 class OneNode:

@@ -22,8 +22,8 @@ from tiled_support import (
 from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.sim.plans import fly_frames
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
-from ptychoseg_stream.sources.tiled_documents import Wanted
-from ptychoseg_stream.sources.tiled_live import LiveOptions, TiledLive
+from ptychoseg_stream.sources.tiled.documents import Wanted
+from ptychoseg_stream.sources.tiled.live import LiveOptions, TiledLive
 
 pytestmark = pytest.mark.usefixtures("api_key")
 

@@ -23,7 +23,7 @@ from tiled_support import (
 
 from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.node.ports import RawStore
-from ptychoseg_stream.sources.tiled_raw import RawOptions, TiledRaw
+from ptychoseg_stream.sources.tiled.raw import RawOptions, TiledRaw
 
 pytestmark = pytest.mark.usefixtures("api_key")
 

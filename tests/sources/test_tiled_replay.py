@@ -23,10 +23,10 @@ from tiled_support import (
 
 from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.sim.plans import fly_frames
-from ptychoseg_stream.sources.tiled_client import TiledAddress, TiledClient
-from ptychoseg_stream.sources.tiled_documents import Wanted
-from ptychoseg_stream.sources.tiled_replay import EXPORT, ReplayOptions, TiledReplay, exported
-from ptychoseg_stream.sources.tiled_search import Selection, moment
+from ptychoseg_stream.sources.tiled.client import TiledAddress, TiledClient
+from ptychoseg_stream.sources.tiled.documents import Wanted
+from ptychoseg_stream.sources.tiled.replay import EXPORT, ReplayOptions, TiledReplay, exported
+from ptychoseg_stream.sources.tiled.search import Selection, moment
 
 pytestmark = pytest.mark.usefixtures("api_key")
 

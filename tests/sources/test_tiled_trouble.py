@@ -23,10 +23,10 @@ from tiled_support import (
 )
 
 from ptychoseg_stream.errors import SourceError, SourceLost
-from ptychoseg_stream.sources.tiled_blocks import BLOCK_BYTES, Blocks
-from ptychoseg_stream.sources.tiled_documents import Wanted
-from ptychoseg_stream.sources.tiled_live import LiveOptions, TiledLive
-from ptychoseg_stream.sources.tiled_replay import ReplayOptions, TiledReplay
+from ptychoseg_stream.sources.tiled.blocks import BLOCK_BYTES, Blocks
+from ptychoseg_stream.sources.tiled.documents import Wanted
+from ptychoseg_stream.sources.tiled.live import LiveOptions, TiledLive
+from ptychoseg_stream.sources.tiled.replay import ReplayOptions, TiledReplay
 
 pytestmark = pytest.mark.usefixtures("api_key")
 

@@ -28,9 +28,9 @@ from ptychoseg_callbacks.documents import Document, encode
 from ptychoseg_callbacks.source import Source
 
 from ptychoseg_stream.errors import SourceError
-from ptychoseg_stream.sources.curve import load_keys
-from ptychoseg_stream.sources.zmq_documents import ZmqDocuments
-from ptychoseg_stream.sources.zmq_options import ZmqOptions, endpoint_of, on_this_machine
+from ptychoseg_stream.sources.zmq.curve import load_keys
+from ptychoseg_stream.sources.zmq.documents import ZmqDocuments
+from ptychoseg_stream.sources.zmq.options import ZmqOptions, endpoint_of, on_this_machine
 
 LIMIT = 20.0  # s until a test gives up waiting
 MODULE = "ptychoseg_stream.sources"

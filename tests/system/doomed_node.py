@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ptychoseg_callbacks.resume import Checkpoint
+from ptychoseg_callbacks.runs.resume import Checkpoint
 
 from ptychoseg_stream.errors import CheckpointError
 from ptychoseg_stream.profile import Profile

@@ -12,13 +12,13 @@ from bluesky.run_engine import RunEngine, RunEngineInterrupted
 from numpy.typing import NDArray
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider, init_devices
 from ptychoseg_callbacks.documents import Document
-from ptychoseg_callbacks.finder_options import FinderOptions
-from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.frames.options import FinderOptions
 from ptychoseg_callbacks.ingress import Ingress
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.queueing.waiting import OverloadOptions
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
-from ptychoseg_callbacks.waiting import OverloadOptions
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.workers.thread import ThreadWorker
 
 from ptychoseg_stream.node.ports import RunInfo, Sink
 from ptychoseg_stream.node.spool import SpoolOptions

@@ -16,7 +16,7 @@ from beams import QUICK
 from bluesky.run_engine import RunEngine
 from ptychoseg_callbacks.documents import encode
 from ptychoseg_callbacks.feeder import feed
-from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.source import Source
 from stored_runs import LENIENT
 from tiled.queries import Key
@@ -29,9 +29,9 @@ from ptychoseg_stream.sim import GoldBalls, simulate
 from ptychoseg_stream.sim.detectors import PlayedDetector
 from ptychoseg_stream.sim.plans import take_frames
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
-from ptychoseg_stream.sources.document_files import read_msgpack
-from ptychoseg_stream.sources.document_writer import DocumentWriter
-from ptychoseg_stream.sources.replay import ReplayOptions, open_replay
+from ptychoseg_stream.sources.recorded.document_files import read_msgpack
+from ptychoseg_stream.sources.recorded.document_writer import DocumentWriter
+from ptychoseg_stream.sources.recorded.replay import ReplayOptions, open_replay
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from ptychoseg_stream.profile import Profile, load_profile
 from ptychoseg_stream.sim.detectors import PlayedDetector
 from ptychoseg_stream.sim.plans import take_frames
 from ptychoseg_stream.sinks.connection import SCOPES
-from ptychoseg_stream.sources.tiled_live import LiveOptions, TiledLive
-from ptychoseg_stream.sources.tiled_replay import TiledReplay
+from ptychoseg_stream.sources.tiled.live import LiveOptions, TiledLive
+from ptychoseg_stream.sources.tiled.replay import TiledReplay
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ import yaml
 from endings_support import Line, detector_of, points
 from faulty_proxy import FaultyProxy
 from many_users import ManyUsers
-from ptychoseg_callbacks.journals import Journals
-from ptychoseg_callbacks.machine import Machine, this_machine
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.journals.machine import Machine, this_machine
 from typer.testing import CliRunner
 from ways_support import MockKafka, Recorder, emit, find_derived, run_engine, zmq_proxy
 

@@ -52,12 +52,12 @@ from ptychoseg_stream.sim.detectors import PlayedDetector, PlayedHDF5Detector
 from ptychoseg_stream.sim.plans import fly_frames, take_frames
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sources.addresses import open_source
-from ptychoseg_stream.sources.document_writer import DocumentWriter
-from ptychoseg_stream.sources.kafka_documents import KafkaDocuments
-from ptychoseg_stream.sources.kafka_options import KafkaOptions
-from ptychoseg_stream.sources.tiled_documents import Wanted
-from ptychoseg_stream.sources.tiled_live import LiveOptions, TiledLive
-from ptychoseg_stream.sources.tiled_replay import TiledReplay
+from ptychoseg_stream.sources.kafka.documents import KafkaDocuments
+from ptychoseg_stream.sources.kafka.options import KafkaOptions
+from ptychoseg_stream.sources.recorded.document_writer import DocumentWriter
+from ptychoseg_stream.sources.tiled.documents import Wanted
+from ptychoseg_stream.sources.tiled.live import LiveOptions, TiledLive
+from ptychoseg_stream.sources.tiled.replay import TiledReplay
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from hostile_theatre import (
 from ptychoseg_callbacks.documents import encode
 from ptychoseg_callbacks.ingress import Ingress
 from ptychoseg_callbacks.source import Callback
-from ptychoseg_callbacks.worker_thread import ThreadWorker
+from ptychoseg_callbacks.workers.thread import ThreadWorker
 
 from ptychoseg_stream.errors import ProfileError
 from ptychoseg_stream.profile import load_profile
-from ptychoseg_stream.sources.document_writer import DocumentWriter
 from ptychoseg_stream.sources.messages import Messages
-from ptychoseg_stream.sources.replay import open_replay
+from ptychoseg_stream.sources.recorded.document_writer import DocumentWriter
+from ptychoseg_stream.sources.recorded.replay import open_replay
 
 MOST_MEMORY = 512 << 20
 WAYS = (by_run_engine, by_source, by_restart)

@@ -28,7 +28,7 @@ from ptychoseg_stream.profile import Profile
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sinks.spool import waiting
 from ptychoseg_stream.sinks.upload import upload_all
-from ptychoseg_stream.sources.replay import ReplayOptions, open_replay
+from ptychoseg_stream.sources.recorded.replay import ReplayOptions, open_replay
 
 pytestmark = pytest.mark.slow
 

@@ -14,11 +14,11 @@ from bluesky.run_engine import RunEngine
 from endings_support import H, Line, MarkLabeller, W, detector_of, points
 from ptychoseg_callbacks.documents import Document
 from ptychoseg_callbacks.feeder import feed
-from ptychoseg_callbacks.inbox import Inbox
-from ptychoseg_callbacks.journals import Journals
+from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.queueing.inbox import Inbox
+from ptychoseg_callbacks.queueing.waiting import OverloadOptions
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
 from ptychoseg_callbacks.source import Callback
-from ptychoseg_callbacks.waiting import OverloadOptions
 from ways_support import (
     LIMIT,
     Named,

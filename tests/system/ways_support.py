@@ -19,7 +19,7 @@ from bluesky.run_engine import RunEngine
 from numpy.typing import NDArray
 from ptychoseg_callbacks.documents import Document, copied
 from ptychoseg_callbacks.feeder import Fed, feed
-from ptychoseg_callbacks.inbox import Inbox
+from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.source import Source
 from tiled.queries import Key
 

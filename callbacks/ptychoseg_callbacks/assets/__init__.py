@@ -1,0 +1,1 @@
+"""Where the images of a run are, and how they are read."""

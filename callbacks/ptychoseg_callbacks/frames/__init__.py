@@ -1,0 +1,1 @@
+"""Finds the frames of a run in its documents, gaps and retakes included."""

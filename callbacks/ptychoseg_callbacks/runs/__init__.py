@@ -1,0 +1,1 @@
+"""Open runs: their frames, account, checkpoints."""

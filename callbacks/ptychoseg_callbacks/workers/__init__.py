@@ -1,0 +1,1 @@
+"""What labels beside a RunEngine: a thread, or a process of its own."""

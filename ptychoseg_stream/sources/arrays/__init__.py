@@ -1,0 +1,1 @@
+"""Stacks of frames in files, and what goes with them."""

@@ -1,0 +1,1 @@
+"""Documents from a 0MQ proxy."""
