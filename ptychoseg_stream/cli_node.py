@@ -21,7 +21,10 @@ def run(
 ) -> None:
     """Label what a source delivers, in a process of its own, until Ctrl-C or SIGTERM.
 
-    Runs that are open then are gone on with when it is started again with the same profile.
+    Runs that are open then are gone on with when it is started again with the same profile. Masks
+    that Tiled did not take wait on this disk, safe; a line says so.
+
+    Exits with 1 if masks are not safe, or the source was lost for good.
 
     Next: `ptychoseg doctor --source ADDRESS` if nothing arrives; `ptychoseg audit RUN` afterwards.
     """
@@ -53,6 +56,8 @@ def replay(
     ] = None,
 ) -> None:
     """Label recorded runs as if they were taken now; masks go where the profile says.
+
+    Exits with 1 if masks wait for Tiled, something was left out, or it was broken off.
 
     Next: `ptychoseg audit RUN` counts again what was stored.
     """

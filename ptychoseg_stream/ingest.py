@@ -1,6 +1,7 @@
 """What the commands run and replay do: a node of its own, fed by a source."""
 
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -15,18 +16,30 @@ from rich.markup import escape
 
 from .assemble import build_inbox, build_raw, build_segmentation, with_server
 from .errors import SourceError
+from .health.check import several
+from .health.leftovers import REPLAY, at_work
 from .node.vitals import Vitals
 from .profile import EMBEDDED, Profile, load_profile
+from .sinks.connection import without_key
 from .sinks.embedded import EmbeddedTiled
+from .sinks.spool import waiting
+from .sinks.upload import upload_all
 from .sources.addresses import open_source
-from .sources.recorded.replay import ReplayOptions, open_replay
+from .sources.recorded.replay import Replay, ReplayOptions, open_replay
 from .sources.tiled.documents import Wanted
 from .sources.tiled.replay import ReplayOptions as TiledReplayOptions
 from .sources.tiled.replay import TiledReplay
 from .sources.tiled.search import Selection
 from .watch import narrated
 
+log = logging.getLogger(__name__)
 console = Console(width=None if sys.stdout.isatty() else 120)
+
+_UPLOAD = 30.0  # s that a replay tries at its end to send what waits
+_TWO_NODES = (
+    "another node with the name %s works on this machine: give this profile a name of its own, or "
+    "end one of the two; what both hear of is labelled twice"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +86,72 @@ def run_node(address: str, profile_name: str, for_seconds: float = 0.0) -> bool:
             timer.start()
             stack.callback(timer.cancel)
         fed = _feed(profile, listening, stopping)
-    return _summary(fed)
+    complete = _summary(fed)
+    _tell_waiting(profile, profile_name)  # masks on disk are safe: no reason to fail
+    return complete
 
 
 def replay(arguments: ReplayArguments) -> bool:
-    """Label recorded runs; return whether all of them were read, and all is stored."""
+    """Label recorded runs; return whether all of them were read, and all masks are in Tiled."""
     profile = load_profile(arguments.profile)
     try:
         source, profile = open_recorded(arguments, profile)
     except ValueError as error:  # of the options of a source: its text begins with the name
         raise SourceError(f"--{error}") from error
-    complete = _summary(_feed(profile, lambda _: source, threading.Event(), "replay"))
-    left_out = source.left_out if isinstance(source, TiledReplay) else []
-    for why in left_out:
-        console.print(f"[red]not replayed[/]: {escape(why)}", highlight=False)
-    return complete and not left_out
+    fed = _feed(profile, lambda _: source, threading.Event(), REPLAY)
+    if fed.exhausted:
+        _send_waiting(profile)
+    told = _summary(fed), _all_read(source, fed), not _tell_waiting(profile, arguments.profile)
+    return all(told)
+
+
+def _all_read(source: Source, fed: Fed) -> bool:
+    """Say what was not read of recorded runs, if anything; return whether all of them were."""
+    runs = source.left_out if isinstance(source, TiledReplay) else []
+    for why in runs:
+        _say(f"[red]not replayed[/]: {escape(why)}")
+    records = source.left_out if isinstance(source, Replay) else 0
+    if isinstance(source, Replay) and records:
+        what = "1 record was" if records == 1 else f"{records} records were"
+        _say(f"[red]{what} left out[/]: {escape(source.problems[0])}")
+    if not fed.exhausted:
+        _say("[red]broken off[/]: start the same command again to go on")
+    return fed.exhausted and not runs and not records
+
+
+def _send_waiting(profile: Profile) -> None:
+    """Try once more: Tiled may have come back a moment ago, and no other node may come."""
+    if profile.tiled.uri != EMBEDDED and waiting(profile.spool):
+        key = os.environ.get(profile.tiled.api_key_env, "")
+        upload_all(profile.tiled, profile.spool, key, _UPLOAD)
+
+
+def _tell_waiting(profile: Profile, name: str) -> bool:
+    """Say which runs wait on this disk for the profile's server; return whether there are any.
+
+    Those that a living process sends are none of them, nor those that a node goes on with.
+    """
+    if profile.tiled.uri == EMBEDDED:
+        return False
+    target = f"{without_key(profile.tiled.uri)} {profile.tiled.container}"
+    runs = [
+        run
+        for run in waiting(profile.spool)
+        if run.target == target and not run.busy and not run.resumable
+    ]
+    if runs:
+        rows = several(sum(run.rows for run in runs), "row")
+        wait = "waits" if len(runs) == 1 else "wait"
+        _say(
+            f"[red]{several(len(runs), 'run')} ({rows}) {wait}[/] in "
+            f"{escape(str(profile.spool.masks))} for Tiled: mend what the log says, then "
+            f"`ptychoseg upload --profile {escape(name)}`"
+        )
+    return bool(runs)
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def open_recorded(arguments: ReplayArguments, profile: Profile) -> tuple[Source, Profile]:
@@ -147,6 +211,11 @@ def _feed(
             console.print(
                 f"masks go to an embedded Tiled server, {server.uri}, that ends with this command"
             )
+        else:
+            where = f"{without_key(profile.tiled.uri)}/{profile.tiled.container.strip('/')}"
+            _say(f"profile {escape(profile.name)}: masks go to {escape(where)}")
+        if not purpose and at_work(profile.spool, profile.name):
+            log.warning(_TWO_NODES, profile.name)
         raw = build_raw(profile)
         if raw is not None:
             stack.callback(raw.close)

@@ -11,6 +11,7 @@ from .assemble import build_raw
 from .errors import SourceError
 from .health.audit import Books, audit
 from .health.check import Check, fail, ok, several
+from .health.leftovers import is_held
 from .health.machine import machine_checks
 from .health.servers import look, raw_checks, tiled_checks
 from .profile import Profile, load_profile
@@ -34,6 +35,7 @@ def audit_run(target: str, profile_name: str) -> bool:
     raw = build_raw(profile)
     try:
         with open_stored(target, profile.tiled, key) as stored:
+            held = not stored.stop and is_held(profile.spool, stored.uid)
             books = Books(
                 str(stored.start.get("original_run_uid", "")),
                 stored.raw_stream,
@@ -41,6 +43,8 @@ def audit_run(target: str, profile_name: str) -> bool:
                 stored.table,
                 stored.lengths,
                 stored.stop,
+                profile.idle_timeout if held else 0.0,
+                stored.of_raw,
             )
             console.print(f"derived run {stored.uid} of raw run {books.raw}", highlight=False)
             return _print(audit(books, raw))

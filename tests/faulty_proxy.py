@@ -1,10 +1,12 @@
 """A real HTTP server in front of Tiled that fails the way networks and servers do."""
 
 import http.client
+import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 HOP = {"connection", "transfer-encoding", "content-length", "keep-alive"}
@@ -40,7 +42,7 @@ class FaultyProxy:
         self.chosen: Callable[[str, str], bool] = lambda method, path: True
         self.requests: list[str] = []
         self.keys: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
@@ -60,6 +62,14 @@ class FaultyProxy:
     def mend(self) -> None:
         self.status = self.after = 0
         self.delay = 0.0
+
+
+class _Server(ThreadingHTTPServer):
+    """Says nothing of clients that went away: commands under test share its stderr."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:

@@ -26,8 +26,6 @@ from .segmentation_options import SegmentationOptions
 __all__ = ["Segmentation", "SegmentationOptions"]
 
 log = logging.getLogger(__name__)
-accounts = logging.getLogger("ptychoseg_callbacks.accounts")
-"""One line at the end of each run, also where only warnings are shown otherwise."""
 
 Describe = Callable[[Document], RunInfo]
 
@@ -112,6 +110,7 @@ class Segmentation:
             self._strays.note(name, doc)
             return
         run.heard = self._now()
+        run.heard_here = run.heard_here or received.number != 0
         whole = True
         try:
             yield from self._take(run, run.finder.of(name, doc, received.arrived), received)
@@ -156,10 +155,7 @@ class Segmentation:
             if run.journal is None:
                 self._close(run, "fail", "the node ended, and kept no journal of this run")
                 continue
-            self._label(run)
-            self._keeper.keep(run)
-            log.info("run %s: goes on from frame %d when a node starts", run.uid, run.safe)
-            self._forget(run)
+            self._leave(run)
 
     def drain(self, timeout: float) -> bool:
         """Label what waits and store it; False if storing takes longer than `timeout` [s]."""
@@ -190,13 +186,13 @@ class Segmentation:
         if (same := self._runs.find("start", start)) is not None:
             self._close(same, "fail", "its start document came a second time")
         if len(self._runs) >= self._options.max_open_runs:
-            silent = next(iter(self._runs))
-            log.warning("run %s: closed as failed, its stop document never came", silent.uid)
-            self._close(silent, "fail", "the run went silent")
+            self._make_room(next(iter(self._runs)))
         info = self._describe(start)
         run = OpenRun(uid, FrameFinder(start, self._options.finder, self._raw), journal)
+        run.heard_here = journal is None or not journal.resumed
         with ExitStack() as undo:
-            undo.callback(self._refuse, run, info)
+            if journal is None:  # else the next process tries again
+                undo.callback(self._refuse, run, info)
             self._keeper.begin(run, info)
             undo.pop_all()
         with ExitStack() as undo:
@@ -207,6 +203,22 @@ class Segmentation:
         self._runs.add(uid, run)
         self._strays.began(uid)
         return run
+
+    def _make_room(self, silent: OpenRun) -> None:
+        """End a run that was not heard of for long; what an earlier process has left waits."""
+        if silent.heard_here:
+            log.warning("run %s: closed as failed, its stop document never came", silent.uid)
+            self._close(silent, "fail", "the run went silent")
+        else:
+            log.warning("run %s: too many runs are open; it waits for the next start", silent.uid)
+            self._leave(silent)
+
+    def _leave(self, run: OpenRun) -> None:
+        """Leave a run as it is to the next process."""
+        self._label(run)
+        self._keeper.keep(run)
+        log.info("run %s: goes on from frame %d when a node starts", run.uid, run.safe)
+        self._forget(run)
 
     def _refuse(self, run: OpenRun, info: RunInfo) -> None:
         """Say in the sink that there will be nothing of a run."""
@@ -246,15 +258,13 @@ class Segmentation:
     def _stop(self, run: OpenRun, stop: Document) -> None:
         announced = self._guard.call("count", partial(run.finder.announced, stop), -1)
         reason = str(stop.get("reason") or "")
-        self._close(run, str(stop.get("exit_status", "success")), reason, announced, stopped=True)
+        self._close(run, str(stop.get("exit_status", "success")), reason, announced)
 
     def _end_silent(self, run: OpenRun) -> None:
         """End a run whose documents stay away: as the raw run ended, if that is known."""
         raw, uid = self._raw, run.uid
-        stop: Document | None = None
-        if raw is not None:
-            ask = partial(raw.stop_of, uid)
-            stop = self._guard.call("ask for the stop document", ask, None)
+        ask = partial(raw.stop_of, uid) if raw is not None else lambda: None
+        stop = self._guard.call("ask for the stop document", ask, None)
         if stop is not None:
             log.warning("run %s: its stop document was missed, and found in the raw store", uid)
             for _ in self.steps(Received("stop", stop, self._clock())):
@@ -264,34 +274,23 @@ class Segmentation:
         log.warning("run %s: closed as failed, no document came for %.3g s", uid, limit)
         self._close(run, "fail", f"the raw run went silent: no document for {limit:.3g} s")
 
-    def _close(
-        self,
-        run: OpenRun,
-        exit_status: str,
-        reason: str,
-        announced: int = -1,
-        stopped: bool = False,
-    ) -> None:
+    def _close(self, run: OpenRun, exit_status: str, reason: str, count: int | None = None) -> None:
+        """End a run; `count` is what its stop document announces, None without one."""
         self._label(run)
-        account = run.account(exit_status, reason, announced)
-        level = logging.ERROR if account.imbalance else logging.INFO
-        place = self._sink.address(run.uid) or "no place yet"
-        accounts.log(level, "run %s: %s; masks: %s", run.uid, account, place)
+        account = run.end(exit_status, reason, -1 if count is None else count, self._sink)
         references = self._forget(run)
-        if not stopped:
+        if count is None:
             self._strays.closed(run.uid, reason, references)
-        self._guard.call(
-            "close a run of the sink", partial(self._sink.close, run.uid, account), None
-        )
+        close = partial(self._sink.close, run.uid, account)
+        self._guard.call("close a run of the sink", close, None)
         self._keeper.closed(run)
 
     def _forget(self, run: OpenRun) -> list[str]:
         """Open a run no more; return the uids of its descriptors and resources."""
         references = self._runs.remove(run.uid)
         run.finder.close()
-        self._guard.call(
-            "close a run of the labeller", partial(self._labeller.close, run.uid), None
-        )
+        close = partial(self._labeller.close, run.uid)
+        self._guard.call("close a run of the labeller", close, None)
         return references
 
     def _is_safe(self, run_uid: str, rows: int) -> bool:

@@ -25,6 +25,10 @@ class Books:
         Rows of each array.
     stop : mapping
         The stop document; empty if there is none.
+    held : float
+        How long a node that has the run open now waits for a document [s]; 0: none has it open.
+    of_raw : int
+        Derived runs that the raw run has, of which this is the newest; 1 if nobody looked.
     """
 
     raw: str
@@ -33,6 +37,8 @@ class Books:
     table: Mapping[str, Sequence[Any]]
     lengths: Mapping[str, int]
     stop: Mapping[str, Any]
+    held: float = 0.0
+    of_raw: int = 1
 
 
 def audit(books: Books, raw: RawStore | None) -> Iterator[Check]:
@@ -44,9 +50,15 @@ def audit(books: Books, raw: RawStore | None) -> Iterator[Check]:
     raw : RawStore or None
         Where the raw run may be; what it counts is compared, too.
     """
+    if books.of_raw > 1:
+        yield note(
+            "derived runs",
+            f"there are {books.of_raw} of this raw run; this is the newest",
+            "name another one by its own uid or address",
+        )
     yield _rows(books)
     yield _arrays(books)
-    yield from _account(books)
+    yield from _account(books, raw)
     yield _raw_counts(books, raw)
 
 
@@ -90,17 +102,30 @@ def counted(table: Mapping[str, Sequence[Any]]) -> dict[str, int]:
     }
 
 
-def _account(books: Books) -> Iterator[Check]:
+def _open(books: Books, line: str, raw: RawStore | None) -> Check:
+    """Say what becomes of a run that has no stop document."""
+    if not books.held:
+        return fail(
+            "account",
+            f"{line}; the run has no stop document: it is open, or its node died",
+            "start the node again, with the same profile: it goes on with the run",
+        )
+    ended = "as the raw run ended, where the server of `raw.uri` knows" if raw else "as failed"
+    return fail(
+        "account",
+        f"{line}; the run has no stop document: a node on this machine has it open, and waits for "
+        "its documents",
+        f"wait: the node closes it after {books.held:g} s without one (`idle_timeout`), {ended}",
+    )
+
+
+def _account(books: Books, raw: RawStore | None) -> Iterator[Check]:
     again = counted(books.table)
     line = "received {received} = written {written} + refused {refused} + lost {lost}".format(
         **again
     )
     if not books.stop:
-        yield fail(
-            "account",
-            f"{line}; the run has no stop document: it is open, or its node died",
-            "start the node again, with the same profile: it goes on with the run",
-        )
+        yield _open(books, line, raw)
         return
     told = dict(books.stop.get("account", {}))
     told["refused"] = sum(dict(told.get("refused", {})).values())
@@ -138,6 +163,9 @@ def _raw_counts(books: Books, raw: RawStore | None) -> Check:
             f"run {books.raw} is not in the raw store, and nobody told how many frames it has",
             "name the server of raw runs in `raw.uri` of the profile",
         )
+    if count > rows and books.held and not books.stop:
+        text = f"it has {several(count, 'frame')} {where}, there are {rows} rows so far"
+        return note("raw run", text, "look again when the run is closed")
     if count != rows:
         return fail(
             "raw run",

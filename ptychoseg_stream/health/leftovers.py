@@ -11,10 +11,13 @@ from ptychoseg_callbacks.journals.folder import ADOPT
 from ptychoseg_callbacks.journals.journal import ABOUT, LOCK
 from ptychoseg_callbacks.journals.machine import this_machine
 
-from ..node.disk import locked
+from ..node.disk import is_locked, locked
 from ..node.spool import SpoolOptions
 from ..sinks.spool import waiting
 from .check import Check, fail, note, several
+
+REPLAY = "replay"
+"""What nodes of `ptychoseg replay` add to the name of their profile: see `build_inbox`."""
 
 
 def leftover_checks(spool: SpoolOptions, owner: str) -> Iterator[Check]:
@@ -28,6 +31,19 @@ def leftover_checks(spool: SpoolOptions, owner: str) -> Iterator[Check]:
     """
     yield from _journals(spool.runs, owner)
     yield from _masks(spool)
+
+
+def at_work(spool: SpoolOptions, owner: str) -> int:
+    """Return how many open runs of nodes of this name a living process on this machine holds.
+
+    Those of this process are among them. A node that has no open run now cannot be seen.
+    """
+    return sum(_owner(each) == owner and is_locked(each / LOCK) for each in _folders(spool.runs))
+
+
+def is_held(spool: SpoolOptions, derived: str) -> bool:
+    """Whether a living process on this machine has a derived run open, and keeps its journal."""
+    return any(each.name == derived and is_locked(each / LOCK) for each in _folders(spool.runs))
 
 
 def _journals(folder: Path, owner: str) -> Iterator[Check]:
@@ -53,6 +69,13 @@ def _journals(folder: Path, owner: str) -> Iterator[Check]:
             "open runs",
             f"{several(count, 'run')} begun on another machine, in {folder}",
             f"start a node there; or make an empty file {ADOPT} in that folder, and start one here",
+        )
+    if count := states["of a replay"]:
+        yield note(
+            "open runs",
+            f"{several(count, 'run')} of a replay with profile {owner} that was cut off, in "
+            f"{folder}",
+            "replay again with the same profile, or remove the folders",
         )
     if count := states["of another"]:
         yield note(
@@ -97,21 +120,32 @@ def _masks(spool: SpoolOptions) -> Iterator[Check]:
 
 
 def _state(folder: Path, owner: str) -> str:
+    in_use = False
     try:
         os.close(locked(folder / LOCK))
     except BlockingIOError:
-        return "in use"
+        in_use = True
     except OSError:
         return "damaged"
     try:
         about = json.loads((folder / ABOUT).read_bytes())
+        aside = Attempts(folder).used_up
+        if in_use:  # a node that runs writes down what comes of a run left aside, and no more
+            return "left aside" if aside and about["owner"] == owner else "in use"
         if about["owner"] != owner:
-            return "of another"
+            return "of a replay" if about["owner"] == f"{owner} {REPLAY}" else "of another"
         if this_machine().is_other(str(about.get("machine", ""))) and not (folder / ADOPT).exists():
             return "of another machine"
-        return "left aside" if Attempts(folder).used_up else "left"
+        return "left aside" if aside else "left"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        return "damaged"
+        return "in use" if in_use else "damaged"
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return str(json.loads((folder / ABOUT).read_bytes())["owner"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -4,7 +4,10 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from pathlib import Path
+
+_LOOK_AGAIN = 0.01  # s between two tries to lock a file
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -76,7 +79,7 @@ def check_free(folder: Path, least: int) -> None:
         )
 
 
-def locked(path: Path, flags: int = 0) -> int:
+def locked(path: Path, flags: int = 0, patience: float = 0.0) -> int:
     """Open and lock a file until the handle that is returned is closed, or the process ends.
 
     Parameters
@@ -85,6 +88,8 @@ def locked(path: Path, flags: int = 0) -> int:
         A file of the folder that the lock is for.
     flags : int
         How to open it, as of `os.open`; ``os.O_CREAT`` makes it.
+    patience : float
+        How long it is tried [s]: who only looks, as `is_locked`, holds the lock for a moment, too.
 
     Raises
     ------
@@ -93,17 +98,14 @@ def locked(path: Path, flags: int = 0) -> int:
     OSError
         If it cannot be opened.
     """
-    handle = os.open(path, os.O_RDWR | flags, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(handle).st_ino != path.stat().st_ino:
-            raise FileNotFoundError(path)  # its owner removed it, and somebody made another one
-    except OSError as error:
-        os.close(handle)
-        if isinstance(error, BlockingIOError | FileNotFoundError):
-            raise BlockingIOError(f"{path.parent} belongs to another process") from error
-        raise
-    return handle
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return _locked(path, flags)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(_LOOK_AGAIN)
 
 
 def is_locked(path: Path) -> bool:
@@ -115,3 +117,17 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return True
     return False
+
+
+def _locked(path: Path, flags: int) -> int:
+    handle = os.open(path, os.O_RDWR | flags, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(handle).st_ino != path.stat().st_ino:
+            raise FileNotFoundError(path)  # its owner removed it, and somebody made another one
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError | FileNotFoundError):
+            raise BlockingIOError(f"{path.parent} belongs to another process") from error
+        raise
+    return handle

@@ -37,7 +37,8 @@ class ValidityOptions:
     memory : int
         Frames that count: older ones fade.
     every : int
-        Frames between two looks at the mean for warm, dead and shadowed pixels.
+        Frames between two looks at the mean for warm, dead and shadowed pixels; four times as many
+        after `memory` frames, when it changes slowly.
     warm_up : int
         Frames before a frame is compared with those before it.
     shadow : bool
@@ -170,7 +171,8 @@ class PixelHistory:
         self._accumulate(seen)
         self._judge_single(seen.single)
         self._follow(seen)
-        if self._frames % self._options.every == 0:
+        early = self._frames <= self._options.memory
+        if self._frames % (self._options.every * (1 if early else 4)) == 0:
             self._look()
 
     def _accumulate(self, seen: Inspected) -> None:

@@ -16,6 +16,7 @@ from tiled.client.context import Context
 from ..errors import StoreError
 
 SCOPES = "read:metadata, read:data, create:node, write:metadata, write:data"
+READ_SCOPES = "read:metadata, read:data"
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 NodeT = TypeVar("NodeT", bound=BaseClient)
 
@@ -132,8 +133,18 @@ def refuse_trouble(response: httpx.Response) -> None:
 
 
 @contextmanager
-def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
-    """Turn whatever a Tiled client raises into `Unavailable` or `Refusal`, worded for a user."""
+def translated(server: str, api_key_env: str, scopes: str = SCOPES) -> Generator[None, None, None]:
+    """Turn whatever a Tiled client raises into `Unavailable` or `Refusal`, worded for a user.
+
+    Parameters
+    ----------
+    server : str
+        Its address.
+    api_key_env : str
+        Variable with the key.
+    scopes : str
+        What the key must be allowed to.
+    """
     try:
         yield
     except Unavailable as error:
@@ -146,11 +157,11 @@ def translated(server: str, api_key_env: str) -> Generator[None, None, None]:
             "profile's uri"
         ) from error
     except httpx.HTTPStatusError as error:
-        raise Refusal(_advice(server, error, api_key_env)) from error
+        raise Refusal(_advice(server, error, api_key_env, scopes)) from error
     except KeyRefused as error:
         raise Refusal(
             f"Tiled at {server} refuses: {error}; set {api_key_env} to a key with the scopes "
-            f"{SCOPES}"
+            f"{scopes}"
         ) from error
     except Refusal as error:
         raise Refusal(f"Tiled at {server}: {error}") from error
@@ -194,7 +205,7 @@ def open_container(root: Container, path: str) -> Container:
     return node
 
 
-def _advice(server: str, error: httpx.HTTPStatusError, api_key_env: str) -> str:
+def _advice(server: str, error: httpx.HTTPStatusError, api_key_env: str, scopes: str) -> str:
     status, told = error.response.status_code, _detail(error.response)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and "access tags" in told:
         return (
@@ -204,7 +215,7 @@ def _advice(server: str, error: httpx.HTTPStatusError, api_key_env: str) -> str:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return (
             f"Tiled at {server} refuses the API key ({status}{told and ': ' + told}): set "
-            f"{api_key_env} to a key with the scopes {SCOPES}"
+            f"{api_key_env} to a key with the scopes {scopes}"
         )
     if status == HTTPStatus.NOT_FOUND:
         return f"Tiled at {server} has no such node ({status}): was the run or container deleted?"

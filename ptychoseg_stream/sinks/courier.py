@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tiled.client.container import Container
@@ -60,7 +61,7 @@ class Courier:
         parcels, batch = self._next_load(route)
         if batch is not None:
             with translated(self._server, self._options.api_key_env):
-                self._append(tiled, route, batch)
+                self._carefully(route, partial(tiled.append, batch))
             rows = batch.last if tiled.finished else tiled.rows
             for path in self._desk.sent(route, parcels, rows):
                 path.unlink(missing_ok=True)
@@ -68,7 +69,7 @@ class Courier:
             self._ended(route)
         elif (ending := route.ending) is not None:
             with translated(self._server, self._options.api_key_env):
-                tiled.end(ending, route.safe)
+                self._carefully(route, partial(tiled.end, ending, route.safe))
             if route.ending is ending:
                 self._ended(route)
 
@@ -77,11 +78,11 @@ class Courier:
         route.doubtful = True
         self._parent = None
 
-    def _append(self, tiled: TiledRun, route: Route, batch: Batch) -> None:
+    def _carefully(self, route: Route, append: Callable[[], None]) -> None:
         try:
-            tiled.append(batch)
+            append()
         except Unanswered:
-            # They may come yet: to send them again now is to have them twice.
+            # Rows may come yet: to send them again now is to have them twice.
             limits = (self._options.timeout, self._options.append_timeout)
             route.quiet_until = time.monotonic() + max(limits)
             raise

@@ -89,7 +89,7 @@ class SpoolFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         make_folder(path)
-        self._lock = locked(path / LOCK, os.O_CREAT)
+        self._lock = locked(path / LOCK, os.O_CREAT, patience=0.2)
 
     def begin(self, derived: Derived, server: str, container: str) -> None:
         """Write down what the run is, once.

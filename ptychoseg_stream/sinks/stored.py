@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tiled.queries import Key
 
 from ..errors import StoreError
 from .arrays import MASK
-from .connection import Unavailable, connect, translated
+from .connection import READ_SCOPES, Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
@@ -50,6 +50,8 @@ class StoredRun:
         Rows of each array.
     raw_stream, raw_data_key : str
         Stream and data key of the raw frames; empty if they are not known.
+    of_raw : int
+        Derived runs of the same raw run, of which this is the newest; 1 where nobody looked.
     """
 
     uid: str
@@ -62,6 +64,7 @@ class StoredRun:
     lengths: Mapping[str, int] = field(default_factory=dict)
     raw_stream: str = ""
     raw_data_key: str = ""
+    of_raw: int = 1
 
 
 @contextmanager
@@ -100,7 +103,8 @@ def open_stored(target: str, options: TiledOptions, api_key: str) -> Generator[S
     else:
         _require_uid(target, options)
         with _connected(options.uri, options, api_key) as root:
-            yield _of_node(_find(root, target, options), options.uri, options)
+            node, count = _find(root, target, options)
+            yield replace(_of_node(node, options.uri, options), of_raw=count)
 
 
 def _catalog_in(folder: Path) -> Path:
@@ -160,7 +164,7 @@ def _require_uid(target: str, options: TiledOptions) -> None:
 
 @contextmanager
 def _connected(uri: str, options: TiledOptions, api_key: str) -> Generator[Any]:
-    with translated(uri, options.api_key_env):
+    with translated(uri, options.api_key_env, READ_SCOPES):
         node: Any = connect(uri, api_key, options.timeout)
     try:
         yield node
@@ -169,7 +173,7 @@ def _connected(uri: str, options: TiledOptions, api_key: str) -> Generator[Any]:
 
 
 def _newest(root: Any, server: EmbeddedTiled, options: TiledOptions) -> StoredRun:
-    with translated(server.uri, options.api_key_env):
+    with translated(server.uri, options.api_key_env, READ_SCOPES):
         runs = list(_runs_below(root))
     if not runs:
         raise StoreError(f"{server.folder} holds no run; name the folder of a demo that ended")
@@ -185,23 +189,24 @@ def _runs_below(node: Any) -> Iterator[Any]:
             yield from _runs_below(child)
 
 
-def _find(root: Any, uid: str, options: TiledOptions) -> Any:
+def _find(root: Any, uid: str, options: TiledOptions) -> tuple[Any, int]:
+    """Return the run of a uid, and how many there are, where it is that of the raw run."""
     container = options.container.strip("/")
     missing = StoreError(
         f"{options.uri} has no masks of a run {uid} in {container}; give the uid of the raw or of "
         "the derived run, the address of its node, or a file"
     )
-    with translated(options.uri, options.api_key_env):
+    with translated(options.uri, options.api_key_env, READ_SCOPES):
         try:
             runs = root[container]
         except KeyError:
             raise missing from None
         if uid in runs:
-            return runs[uid]
+            return runs[uid], 1
         found = list(runs.search(Key("start.original_run_uid") == uid).values())
         if not found:
             raise missing
-        return _last(found)
+        return _last(found), len(found)
 
 
 def _last(runs: Sequence[Any]) -> Any:
@@ -210,7 +215,7 @@ def _last(runs: Sequence[Any]) -> Any:
 
 
 def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
-    with translated(uri, options.api_key_env):
+    with translated(uri, options.api_key_env, READ_SCOPES):
         is_run = any(spec.name == SPEC for spec in node.specs)
         stream = node[STREAM].base if is_run and STREAM in node else {}
         if not is_run or (STREAM in node and (MASK not in stream or TABLE not in stream)):
@@ -227,7 +232,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
 
     def read(name: str, row: int) -> NDArray[Any]:
-        with translated(uri, options.api_key_env):
+        with translated(uri, options.api_key_env, READ_SCOPES):
             return np.asarray(arrays[name][row])
 
     return StoredRun(

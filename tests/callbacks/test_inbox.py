@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from callbacks_targets import documents, mark_of
 from ptychoseg_callbacks.journals.folder import Journals
+from ptychoseg_callbacks.journals.record_log import RecordLog
 from ptychoseg_callbacks.loop import Close, Drain, Received, Suspend
 from ptychoseg_callbacks.queueing.admission import MOST_IDS, Admission
 from ptychoseg_callbacks.queueing.inbox import Inbox
@@ -194,6 +195,24 @@ def test_source_waits_for_the_loop_where_the_profile_says_so(make: Make) -> None
             found.append(message)
     source.join(20)
     assert marks(found) == list(range(50))
+
+
+def test_source_that_waits_is_let_go_when_what_waits_cannot_be_read(make: Make) -> None:
+    left = make()
+    feed(left, documents("a", 5)[:-1])
+    left.close()
+    inbox = make(OverloadOptions("wait", documents=2))
+    (journal,) = inbox._intake.journals()
+    log = journal.folder / "documents.log"
+    log.write_bytes(b"\x00" * log.stat().st_size)
+    source = threading.Thread(target=feed, args=(inbox, documents("b", 1)), daemon=True)
+    source.start()
+    while not inbox._waiting._changed._waiters:  # type: ignore[attr-defined]
+        threading.Event().wait(0.001)
+    assert inbox.take(0.0) is None
+    source.join(20)
+    assert not source.is_alive()
+    assert inbox.lost == 7
 
 
 def test_source_that_waits_is_let_go_at_the_end(make: Make) -> None:
@@ -602,6 +621,30 @@ def test_documents_that_come_before_earlier_runs_were_read_are_put_behind_them(m
     assert list(inbox._journals._options.runs.glob("*-*")) == []  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("message", [Close(3.0), Drain(1, 2.0)])
+def test_messages_that_come_while_earlier_runs_are_read_are_put_behind_those(
+    make: Make, message: Close | Drain
+) -> None:
+    left_open(make)
+    inbox = make(later=True)
+    inbox.tell(message)  # before any document came
+    assert inbox.take(0.0) is None
+    inbox.recover()
+    found = [inbox.take(0.0) for _ in range(8)]
+    assert found.pop() == message
+    assert [type(each) for each in found] == [Received] * 7
+
+
+def test_inbox_that_is_closed_before_earlier_runs_were_read_lets_go_who_waits(make: Make) -> None:
+    left_open(make)
+    inbox = make(OverloadOptions("wait", documents=1), later=True)
+    inbox.tell(Close(3.0))
+    feed(inbox, documents("b", 5))  # nobody takes anything, and this returns
+    inbox.close()
+    received = taken(make())
+    assert sorted(marks(received)) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
 def test_early_documents_of_a_process_that_died_are_taken_by_the_next_one(make: Make) -> None:
     left_open(make)
     dead = make(later=True)
@@ -615,6 +658,29 @@ def test_early_documents_of_a_process_that_died_are_taken_by_the_next_one(make: 
     finish(received)
     inbox.close()
     assert taken(make()) == []
+
+
+def test_early_documents_that_cannot_all_be_read_are_left_to_the_next_process(
+    make: Make, options: SpoolOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = make(later=True)
+    feed(dead, documents("b", 6))
+    dead.close()
+    whole = RecordLog._read
+
+    def broken(log: RecordLog, length: int, offset: int) -> bytes:
+        if offset > 1500:
+            raise OSError(5, "Input/output error")
+        return whole(log, length, offset)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(RecordLog, "_read", broken)
+        half = make()
+        assert 0 < half.waiting < 9
+        half.close()
+    assert marks(taken(make())) == list(range(6))
+    folders = list(options.runs.glob("*-*"))
+    assert [json.loads((each / "run.json").read_text())["raw"] for each in folders] == ["b"]
 
 
 def test_documents_may_come_while_earlier_runs_are_read(make: Make) -> None:
@@ -642,19 +708,101 @@ def test_who_puts_in_early_waits_where_the_disk_is_full(make: Make, options: Spo
     assert marks(received) == [*range(5), 0, 1, 2]
 
 
-def test_run_that_was_left_aside_is_left_out_when_more_of_it_comes(
-    make: Make, options: SpoolOptions
-) -> None:
+def left_aside(make: Make, options: SpoolOptions) -> Path:
+    """Leave a run without its stop document, which nobody is to go on with."""
     left_open(make)
     (folder,) = options.runs.glob("*-*")
     (folder / "attempts").write_text("3")
+    return folder
+
+
+def test_what_comes_of_a_run_that_was_left_aside_waits_on_disk_until_it_is_tried_again(
+    make: Make, options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = left_aside(make, options)
     docs = documents("a", 8)
     inbox = make(raw=Archive(docs))
-    feed(inbox, docs[7:], redelivered=True)
-    feed(inbox, [*docs, *documents("b", 2)], redelivered=True)
+    feed(inbox, docs[7:-1], redelivered=True)
+    assert (inbox.kept, inbox.waiting, inbox.open_runs, inbox.memory) == (3, 0, [], (0, 0))
+    feed(inbox, [*docs, *docs, *documents("b", 2)], redelivered=True)
+    for number, (name, doc) in enumerate(documents("a", 9)[-2:-1], 1):  # behind its stop document
+        inbox.put(name, doc, sender=number, redelivered=True)
+    assert inbox.safe == 1
     assert {each.journal.raw for each in taken(inbox) if each.journal} == {"b"}
-    assert inbox.resumed == 0
-    assert (folder / "documents.log").exists()
+    assert (inbox.kept, inbox.resumed, inbox.lost) == (5, 0, 0)
+    assert inbox.duplicates == 10 + 11
+    assert caplog.text.count("run a is not processed") == 1
+    assert f"Its 11 documents wait in {folder}" in caplog.text
+    inbox.close()
+    assert caplog.text.count("run a is not processed") == 2
+    assert f"Its 12 documents wait in {folder}" in caplog.text
+    assert (folder / "attempts").read_text() == "3"
+
+    (folder / "attempts").unlink()
+    again = make()
+    assert again.open_runs[0] == "a"
+    received = [each for each in taken(again) if each.journal and each.journal.raw == "a"]
+    assert sorted(marks(received)) == list(range(9))
+    assert sorted(each.name for each in received) == sorted(n for n, _ in documents("a", 9))
+
+
+def test_what_comes_of_a_run_that_could_not_be_opened_waits_for_the_next_attempt(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = make()
+    docs = documents("a", 5)
+    feed(inbox, docs[:3])
+    received = inbox.take(0.0)
+    assert isinstance(received, Received)
+    assert received.journal is not None
+    received.journal.refuse()
+    feed(inbox, docs[3:], redelivered=True)
+    assert len(taken(inbox)) == 2  # those that waited before: they are on disk, too
+    assert (inbox.kept, inbox.open_runs, inbox.waiting) == (5, [], 0)
+    assert caplog.text.count("Its 8 documents wait") == 1
+    inbox.close()
+    assert caplog.text.count("Its 8 documents wait") == 1
+
+    again = make()
+    assert (again.resumed, again.open_runs) == (1, ["a"])
+    received = again.take(0.0)
+    assert isinstance(received, Received)
+    assert received.journal is not None
+    received.journal.refuse()  # gone on with in vain
+    assert len(taken(again)) == 7
+    assert not (received.journal.folder / "attempts.at").exists()
+    again.close()
+    assert (received.journal.folder / "attempts").read_text() == "2 0"
+    assert marks(taken(make())) == list(range(5))
+
+
+@pytest.mark.parametrize("redelivered", [True, False])
+def test_run_that_was_left_aside_whole_is_not_begun_anew_when_it_is_replayed(
+    make: Make, options: SpoolOptions, redelivered: bool
+) -> None:
+    folder = left_aside(make, options)
+    for _ in range(2):
+        inbox = make()
+        feed(inbox, documents("a", 5), redelivered=redelivered)
+        assert inbox.take(0.0) is None
+        inbox.close()
+    assert (inbox.kept, inbox.duplicates) == (0, 8)
+    assert [*options.runs.glob("*-*")] == [folder]
+
+
+def test_run_whose_journal_cannot_be_read_is_left_out_where_it_was_left_aside(
+    make: Make, options: SpoolOptions
+) -> None:
+    folder = left_aside(make, options)
+    log = folder / "documents.log"
+    whole = RecordLog(log)
+    second = whole.read(0)[1]
+    before = log.read_bytes()[second:]  # without its start document
+    log.write_bytes(before)
+    inbox = make()
+    feed(inbox, [*documents("a", 8), *documents("b", 2)], redelivered=True)
+    assert {each.journal.raw for each in taken(inbox) if each.journal} == {"b"}
+    assert log.read_bytes() == before
 
 
 def test_run_that_is_gone_on_with_is_to_blame_until_another_one_is_worked_on(
@@ -680,12 +828,23 @@ def test_run_that_is_gone_on_with_is_to_blame_until_another_one_is_worked_on(
     assert order == [first] * 3 + [second] * 3
     assert sorted([*first, *second]) == ["a", "b"]
     inbox.take(0.0)
-    assert blamed() == second
+    assert blamed() == second  # its last frames are labelled now
     feed(inbox, documents("c", 1))
     inbox.take(0.0)
     assert blamed() == []
     inbox.close()
     assert blamed() == []
+
+
+def test_no_run_is_to_blame_when_a_node_is_killed_that_has_nothing_to_do(
+    make: Make, options: SpoolOptions
+) -> None:
+    left_open(make)
+    inbox = make()
+    assert len(taken(inbox)) == 7  # nothing was taken for the first time; `flush` follows
+    assert [*options.runs.glob("*/attempts.at")]
+    assert inbox.take(0.0) is None
+    assert not [*options.runs.glob("*/attempts*")]
 
 
 class SlowArchive(Archive):

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ptychoseg_callbacks.journals.folder import Journals
 from ptychoseg_callbacks.journals.journal import Journal
 from ptychoseg_callbacks.journals.machine import Machine, this_machine
 
+from ptychoseg_stream.node.disk import is_locked, locked
 from ptychoseg_stream.node.spool import SpoolOptions
 
 
@@ -63,13 +65,34 @@ def test_what_is_processed_now_is_what_is_read_later(options: SpoolOptions) -> N
     journal.release()
 
 
-def test_journal_of_a_living_process_is_left_alone(options: SpoolOptions) -> None:
+def test_journal_of_a_living_process_is_left_alone(
+    options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
     journal = filled(Journals(options))
-    assert Journals(options).unfinished() == []
+    with caplog.at_level(logging.INFO):
+        assert Journals(options).unfinished() == []
+    (record,) = caplog.records
+    assert record.levelname == "INFO"
+    assert f"{journal.folder} is left to the process that works on it" in record.message
     journal.release()
     (found,) = Journals(options).unfinished()
     assert Journals(options).unfinished() == []
     found.release()
+
+
+def test_who_only_looks_at_a_journal_does_not_keep_it_from_being_gone_on_with(
+    options: SpoolOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(Journals(options)).release()
+    (folder,) = options.runs.glob("*-*")
+    monkeypatch.setattr("ptychoseg_callbacks.journals.folder._PATIENCE", 60.0)
+    looks = locked(folder / "lock")
+    assert is_locked(folder / "lock")
+    done = threading.Timer(0.1, os.close, [looks])
+    done.start()
+    (journal,) = Journals(options).unfinished()
+    done.join()
+    journal.release()
 
 
 _KILLED = """
@@ -355,9 +378,14 @@ def test_deaths_at_one_document_leave_a_run_aside_and_deaths_elsewhere_do_not(
     journal.release()  # in good order: it counts neither way
     journal = left_by_a_death(Journals(options), 3)
     assert "left aside" not in caplog.text
-    assert Journals(options).unfinished() == []
-    assert "each of the last 10 times" in caplog.text
-    assert str(journal.folder / "attempts") in caplog.text
+    for _ in range(2):  # a node that leaves it aside changes nothing
+        caplog.clear()
+        (journal,) = Journals(options).unfinished()
+        assert journal.aside
+        assert "each of the last 10 times" in caplog.text
+        assert str(journal.folder / "attempts") in caplog.text
+        journal.attempt()
+        journal.release()
 
 
 def test_deaths_are_forgotten_when_the_run_comes_further(options: SpoolOptions) -> None:
@@ -386,17 +414,41 @@ def test_run_that_cannot_be_opened_is_tried_three_times(
 ) -> None:
     journal = filled(Journals(options))
     for _ in range(3):
+        assert not journal.aside
         journal.refuse()
-        assert journal.finished
-        assert journal.append("event", {}, 0.0, 0)[0] == -1
-        journals = Journals(options)
-        found = journals.unfinished()
-        journal = found[0] if found else journal
-    assert found == []
-    assert journals.aside == ("raw",)
+        journal.refuse()
+        journal.attempt()
+        assert journal.aside
+        assert not journal.finished
+        journal.release()
+        caplog.clear()
+        (journal,) = Journals(options).unfinished()
+    assert journal.aside
     (record,) = caplog.records
     assert "is left aside" in record.message
     (journal.folder / "attempts").unlink()
-    (journal,) = journals.unfinished()
-    assert journals.aside == ()
+    journal.release()
+    (journal,) = Journals(options).unfinished()
+    assert not journal.aside
+    journal.release()
+
+
+def test_documents_of_a_run_that_cannot_be_opened_are_still_written_down(
+    options: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = made(Journals(options))
+    docs = documents("raw", 3)
+    first.append(*docs[0], 0.0, 0)
+    first.refuse()
+    assert Journals(options).unfinished() == []  # nobody else goes on with it meanwhile
+    for name, doc in docs[1:]:
+        assert first.append(name, doc, 0.0, 0)[0] > 0
+    first.tell_aside()
+    first.release()
+    (record,) = caplog.records
+    assert "run raw is not processed" in record.message
+    assert f"Its 6 documents wait in {first.folder}" in record.message
+    assert f"remove {first.folder / 'attempts'}" in record.message
+    (journal,) = Journals(options).unfinished()
+    assert len(list(journal.recover())) == 6
     journal.release()

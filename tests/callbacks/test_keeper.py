@@ -43,12 +43,16 @@ def spool(tmp_path: Path) -> SpoolOptions:
     return SpoolOptions(str(tmp_path), min_free_bytes=0)
 
 
-def stopped(spool: SpoolOptions, sink: ListSink, count: int) -> Fed:
+def stopped(
+    spool: SpoolOptions, sink: ListSink, count: int, labeller: ThresholdLabeller | None = None
+) -> Fed:
     """Feed the first documents of a run; then the process is told to end."""
     stopping = threading.Event()
     docs = documents("a", 6)[:count]
     docs[1][1]["data_keys"] = {"image": {"source": "", "dtype": "array", "shape": [16, 16]}}
-    segmentation = Segmentation(TellingLabeller(), sink, lambda start: RunInfo("a", start, {}))
+    segmentation = Segmentation(
+        labeller or TellingLabeller(), sink, lambda start: RunInfo("a", start, {})
+    )
     source = ListSource(docs, waits=True)
     inbox = Inbox(Journals(spool))
 
@@ -101,3 +105,27 @@ def test_what_the_labeller_knows_when_a_run_begins_is_kept_before_its_first_fram
     assert fed.left == 1
     assert checkpoint(spool).next == 0
     assert checkpoint(spool).labeller == b"00"
+
+
+class SpoilingLabeller(TellingLabeller):
+    """Has a folder where the checkpoint would be written, as if the disk were broken there."""
+
+    def __init__(self, runs: Path) -> None:
+        super().__init__()
+        self.runs = runs
+
+    def checkpoint(self, run_uid: str) -> bytes:
+        for journal in self.runs.glob("*/run.json"):
+            journal.with_name(".checkpoint.part").mkdir()
+        return super().checkpoint(run_uid)
+
+
+def test_a_run_whose_settings_cannot_be_written_down_has_no_journal(
+    spool: SpoolOptions, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = ListSink()
+    fed = stopped(spool, sink, 6, SpoilingLabeller(spool.runs))
+    assert fed.left == 0
+    assert sink.accounts["a"].exit_status == "fail"
+    assert not list(spool.runs.glob("*/run.json"))
+    assert "there is no journal, because its first checkpoint cannot be written" in caplog.text

@@ -20,7 +20,7 @@ def refused(reasons) -> Iterator[Mask]:
 def account_of(reasons):
     run = OpenRun("run", FrameFinder({"uid": "run"}))
     run.count(list(refused(reasons)))
-    return run.account("success", "")
+    return run.tally.account("success", "")
 
 
 def test_refusals_of_one_kind_are_counted_together_whatever_their_details():
@@ -68,7 +68,7 @@ def opened(masks):
 def test_frames_are_counted_by_what_they_show_and_lost_ones_show_nothing():
     masks = [mask_of(i, v) for i, v in enumerate(("annulus", "annulus", "disc", "none"))]
     masks += [mask_of(4, "no beam", "refused"), mask_of(5, "none", "lost")]
-    account = opened(masks).account("success", "")
+    account = opened(masks).tally.account("success", "")
     assert account.verdicts == {"annulus": 2, "disc": 1, "none": 1, "no beam": 1}
     assert (account.written, account.lost, account.alarms) == (4, 1, 0)
 
@@ -83,7 +83,7 @@ def test_each_alarm_is_a_line_of_the_log_and_the_last_one_is_remembered(caplog):
         "run run, frame 4: it moved",
     ]
     assert run.alarm == "frame 4: it moved"
-    assert run.account("success", "").alarms == 2
+    assert run.tally.account("success", "").alarms == 2
 
 
 def test_refused_student_is_a_line_of_the_log_and_a_promoted_one_is_not(caplog):

@@ -13,7 +13,7 @@ from ptychoseg_callbacks.feeder import feed
 from ptychoseg_callbacks.journals.folder import Journals
 from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.runs.resume import Checkpoint
-from ptychoseg_callbacks.segmentation import Segmentation
+from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
 
 from ptychoseg_stream.errors import CheckpointError
 from ptychoseg_stream.node.ports import Account, RunInfo
@@ -223,3 +223,74 @@ def test_without_any_checkpoint_rows_come_again_and_are_left_out(lives: Lives) -
     path.unlink()
     lives.live(9)
     assert lives.indices() == [[0, 1, 2, 3, 4, 5]]
+
+
+class Slow(Shelf):
+    """Derived runs whose ending is under way, and not stored."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: set[str] = set()
+
+    def settled(self, run_uid: str) -> bool:
+        return run_uid not in self.under_way and super().settled(run_uid)
+
+    def close(self, run_uid: str, account: Account) -> None:
+        self.under_way.add(self.runs[run_uid].derived)
+        super().close(run_uid, account)
+
+
+def test_a_run_that_is_given_up_is_told_of_until_its_ending_is_stored(tmp_path: Path) -> None:
+    docs = documents("a", 6)
+    docs[1][1]["data_keys"] = {"image": {"source": "", "dtype": "array", "shape": [16, 16]}}
+    sink = Slow()
+    lives = Lives(SpoolOptions(str(tmp_path), min_free_bytes=0), sink, docs)
+    lives.live(6)
+    lives.live(6, {"node": "other"})
+    old, new = sink.rows
+    (path,) = lives.spool.runs.glob("*/checkpoint")
+    assert Checkpoint.about(path.read_bytes()).derived == old  # killed now, it is closed again
+    sink.under_way.clear()
+    lives.live(6, {"node": "other"})
+    sink.under_way.clear()
+    assert [run.derived for run in sink.opened] == [old, old, new, old, new]
+    lives.live(9, {"node": "other"})
+    assert lives.indices() == [[0, 1, 2, 3], [0, 1, 2, 3, 4, 5]]
+
+
+class Refusing(ThresholdLabeller):
+    """Cannot begin any run just now."""
+
+    def open(self, run_uid: str, checkpoint: bytes = b"") -> None:
+        raise RuntimeError("out of memory")
+
+
+def test_a_run_that_the_labeller_cannot_open_now_is_gone_on_with_later(lives: Lives) -> None:
+    lives.live(6)
+    lives.live(6, labeller=Refusing())
+    assert lives.sink.ends == {}
+    lives.live(9)
+    assert lives.indices() == [[0, 1, 2, 3, 4, 5]]
+    (end,) = lives.sink.ends.values()
+    assert end.exit_status == "success"
+
+
+def test_runs_of_an_earlier_process_beyond_the_most_are_not_closed(tmp_path: Path) -> None:
+    spool, sink = SpoolOptions(str(tmp_path), min_free_bytes=0), ListSink()
+    names = [f"run {n}" for n in range(5)]
+    for _ in range(2):
+        docs = [] if sink.runs else [doc for name in names for doc in documents(name, 2)[:-1]]
+        segmentation = Segmentation(
+            ThresholdLabeller(),
+            sink,
+            lambda start: RunInfo(start["uid"], start, {}),
+            SegmentationOptions(max_open_runs=2 if sink.runs else 16),
+        )
+        stopping = threading.Event()
+        source = ListSource(docs, waits=True)
+        stopper = threading.Timer(0.5, stopping.set)
+        stopper.start()
+        feed(segmentation, source, Inbox(Journals(spool)), stopping)
+        stopper.join()
+    assert sink.accounts == {}
+    assert len(list(spool.runs.glob("*/run.json"))) == 5

@@ -147,3 +147,23 @@ def test_a_raw_run_that_nobody_knows_is_a_note() -> None:
 def test_what_the_rows_say_is_counted() -> None:
     books = books_of(8, lost=2, refused=3)
     assert counted(books.table) == {"received": 8, "written": 3, "refused": 3, "lost": 2}
+
+
+def test_a_run_that_a_living_node_has_open_is_waited_for() -> None:
+    books = replace(books_of(), stop={}, held=7200.0)
+    checks = {check.name: check for check in audit(books, None)}
+    assert checks["account"].state == "fail"
+    assert "a node on this machine has it open" in checks["account"].text
+    assert "closes it after 7200 s without one (`idle_timeout`), as failed" in (
+        checks["account"].advice
+    )
+    checks = {check.name: check for check in audit(books, Store(9))}
+    assert "as the raw run ended" in checks["account"].advice
+    assert checks["raw run"].state == "note"
+    assert "9 frames in the raw store, there are 6 rows so far" in checks["raw run"].text
+
+
+def test_a_run_that_nobody_has_open_wants_its_node_again() -> None:
+    checks = {check.name: check for check in audit(replace(books_of(), stop={}), Store(9))}
+    assert "start the node again" in checks["account"].advice
+    assert checks["raw run"].state == "fail"

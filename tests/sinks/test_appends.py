@@ -11,10 +11,17 @@ from faulty_proxy import FaultyProxy
 from sinks_support import account_of, indices_in, masks_of, run_info, until
 
 from ptychoseg_stream.node.spool import SpoolOptions
+from ptychoseg_stream.sinks.connection import Unanswered
+from ptychoseg_stream.sinks.courier import Courier
+from ptychoseg_stream.sinks.derived import Derived
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
+from ptychoseg_stream.sinks.ending import Ending
 from ptychoseg_stream.sinks.options import TiledOptions
+from ptychoseg_stream.sinks.route import Desk, Route
+from ptychoseg_stream.sinks.rows import Intake
 from ptychoseg_stream.sinks.spool import waiting
 from ptychoseg_stream.sinks.tiled import TiledSink
+from ptychoseg_stream.sinks.tiled_run import TiledRun
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +126,23 @@ def test_a_spool_folder_is_empty_when_every_row_is_there(server, options, tmp_pa
         assert until(lambda: sink._runs["raw-1"].ended and not waiting(spool))
         sink.shutdown()
     assert len(stream_of(server, options, sink.derived_uid("raw-1"))["internal"].read()) == 20
+
+
+def test_rows_that_belong_to_the_end_of_a_run_are_not_sent_again_at_once(spool) -> None:
+    class Cut(TiledRun):
+        """Gives rows to arrays that are ahead of their table; Tiled does not answer."""
+
+        rows, finished = 0, False
+
+        def __init__(self) -> None:
+            pass
+
+        def end(self, ending: Ending, rows: int = 0) -> None:
+            raise Unanswered("does not answer")
+
+    courier = Courier(Desk(spool), pytest.fail, "http://127.0.0.1:9", TiledOptions())
+    route = Route(Derived.of(run_info(), lambda: 0.0, ""), Intake())
+    route.tiled, route.ending = Cut(), Ending(account_of(0), 0.0)
+    with pytest.raises(Unanswered):
+        courier.advance(route)
+    assert route.quiet_until > 0.0

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from ptychoseg_stream.sources.kafka.documents import KafkaDocuments
 from ptychoseg_stream.sources.kafka.options import KafkaOptions
+from ptychoseg_stream.sources.kafka.quiet import Quiet
 from ptychoseg_stream.sources.kafka.secrets import CarefulLog, Secrets
 
 HANDSHAKE, VERSIONS, AUTHENTICATE = 17, 18, 36
@@ -224,3 +225,51 @@ def test_secrets_are_hidden_wherever_librdkafka_repeats_them(
     assert secrets.text_of(KafkaException("hunter2")) == "***"
     CarefulLog(logging.getLogger("test"), secrets).log(logging.ERROR, "%s: %s", "x", "hunter2")
     assert caplog.messages == ["x: ***"]
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_librdkafka_repeats_is_told_once_in_a_while_with_a_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    careful = CarefulLog(logging.getLogger("test"), Secrets(), Quiet(300.0, clock))
+    down = "Connect to ipv4#127.0.0.1:%d failed: Connection refused (after %dms in state CONNECT)"
+    for number in range(450):
+        careful.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#consumer-1", down % (9, number))
+    careful.log(logging.ERROR, "%s [%s] %s", "SSL", "rdkafka#consumer-1", "another kind")
+    assert len(caplog.messages) == 2
+    assert "Connection refused" in caplog.messages[0]
+    clock.now = 301.0
+    careful.log(logging.ERROR, "%s [%s] %s", "FAIL", "rdkafka#consumer-1", down % (9, 7))
+    assert caplog.messages[2].endswith("(449 more like it since the last one)")
+
+
+def test_kinds_of_lines_without_end_cost_no_memory_without_end() -> None:
+    quiet = Quiet(300.0, Clock())
+    letters = [chr(0x4E00 + number) for number in range(1000)]
+    assert all(quiet.passes(logging.ERROR, each) == 0 for each in letters)
+    assert quiet.passes(logging.ERROR, letters[-1]) == -1
+    assert quiet.passes(logging.ERROR, letters[0]) == 0  # forgotten
+
+
+def test_a_broker_that_is_not_there_is_told_in_a_few_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = f"127.0.0.1:{gone.getsockname()[1]}"
+    source = KafkaDocuments(f"kafka://{address}/test.documents", KafkaOptions(settle=0.0))
+    stopping = threading.Event()
+    threading.Timer(3.0, stopping.set).start()
+    with caplog.at_level(logging.INFO):
+        source.run(lambda name, doc: 0, stopping)
+    refused = [line for line in caplog.messages if "Connection refused" in line]
+    assert 1 <= len(refused) <= 2  # librdkafka's line, and ours
+    assert any("are the brokers running" in line for line in refused)

@@ -1,6 +1,7 @@
 """`ptychoseg audit RUN` counts what is stored: in Tiled, in files, and what the raw run has."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest
 import yaml
 from bluesky_tiled_plugins import TiledWriter
 from endings_support import Line, detector_of, interrupted, points
+from ptychoseg_callbacks.journals.journal import LOCK
 from typer.testing import CliRunner
 from ways_support import Recorder, emit, find_derived, run_engine
 
 from ptychoseg_stream.cli import app
+from ptychoseg_stream.node.disk import locked, make_folder
 from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.profile import Profile
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
@@ -40,6 +43,7 @@ class Place:
         told = {
             "tiled": {"uri": self.tiled.uri, "container": self.profile.tiled.container},
             "raw": {"uri": uri if raw else "", "path": raw},
+            "spool": {"folder": str(self.folder / "spool")},
         }
         path = self.folder / "audit.yml"
         path.write_text(yaml.safe_dump(told))
@@ -135,6 +139,51 @@ def test_a_run_without_a_stop_document_is_told(place: Place, scan: Recorder) -> 
     line.close()
     code, output = place.audit(scan.uid)  # closed as failed: it adds up
     assert code == 0, output
+
+
+def test_a_run_that_a_node_has_open_is_waited_for(place: Place, scan: Recorder) -> None:
+    spool = SpoolOptions(str(place.folder / "spool"), min_free_bytes=0)
+    line = Line(place.sink(), place.folder / "line")
+    emit(scan.documents[:-1], line)
+    line.settle()
+    run = find_derived(place.tiled, place.profile, scan.uid)
+    assert run is not None
+    folder = spool.runs / run.metadata["start"]["uid"]
+    make_folder(folder)
+    lock = locked(folder / LOCK, os.O_CREAT)
+    code, output = place.audit(scan.uid)
+    assert code == 1
+    assert "a node on this machine has it open" in output
+    assert "closes it after 86400 s without one" in output
+    assert "start the node again" not in output
+    os.close(lock)
+    assert "start the node again" in place.audit(scan.uid)[1]
+    line.close()
+
+
+def test_of_several_derived_runs_the_newest_is_audited_and_their_number_told(
+    place: Place, scan: Recorder
+) -> None:
+    first = place.labelled(scan)
+    assert "derived runs" not in place.audit(scan.uid)[1]
+    line = Line(place.sink(), place.folder / "again")
+    emit(scan.documents, line)
+    line.close()
+    code, output = place.audit(scan.uid)
+    assert code == 0, output
+    assert "note derived runs: there are 2 of this raw run; this is the newest" in output
+    older = first.metadata["start"]["uid"]
+    assert f"derived run {older} " not in output
+    assert "note derived runs" not in place.audit(older)[1]
+
+
+def test_who_only_reads_is_asked_for_a_key_that_only_reads(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TILED_API_KEY")
+    code, output = place.audit("no-such-uid")
+    assert code == 2
+    assert "set TILED_API_KEY to a key with the scopes read:metadata, read:data\n" in output
 
 
 def test_a_doubled_row_in_tiled_is_told(place: Place, scan: Recorder) -> None:

@@ -1,21 +1,25 @@
 """What a command ends with tells a supervisor whether to start it again."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 import yaml
 from bluesky_tiled_plugins import TiledWriter
 from endings_support import detector_of, points
 from faulty_proxy import FaultyProxy
+from ptychoseg_callbacks.journals.folder import Journals
 from typer.testing import CliRunner
-from ways_support import run_engine
+from ways_support import Recorder, run_engine
 
 from ptychoseg_stream.cli import app, reports_errors
 from ptychoseg_stream.errors import ProfileError, SourceError, SourceLost
+from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 
 
@@ -57,6 +61,79 @@ def command(tiled: EmbeddedTiled, tmp_path: Path) -> Callable[..., tuple[int, st
         return result.exit_code, result.output
 
     return run
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    path = tmp_path / "frames.npy"
+    np.save(path, np.random.default_rng(5).poisson(20.0, (5, 64, 64)).astype(np.uint16))
+    return path
+
+
+def test_where_masks_go_is_said_first_and_a_replay_whose_masks_are_there_ends_with_0(
+    tiled: EmbeddedTiled,
+    command: Callable[..., tuple[int, str]],
+    proxy: FaultyProxy,
+    frames: Path,
+    tmp_path: Path,
+) -> None:
+    code, output = command("replay", str(frames))
+    assert code == 0, output
+    where = f"{tiled.uri}/processed/{tmp_path.name}"
+    assert output.startswith(f"profile codes: masks go to {where}\n")
+    assert "waits" not in output
+
+
+def test_a_replay_whose_masks_wait_for_tiled_says_so_and_ends_with_1(
+    command: Callable[..., tuple[int, str]], frames: Path, tmp_path: Path, tiled: EmbeddedTiled
+) -> None:
+    profile = tmp_path / "codes.yml"
+    wrong = profile.read_text().replace(tiled.uri, "http://127.0.0.1:9")
+    profile.write_text(wrong)
+    code, output = command("replay", str(frames))
+    assert code == 1, output
+    last = output.splitlines()[-1]
+    assert last.startswith(f"1 run (5 rows) waits in {tmp_path / 'spool' / 'masks'} for Tiled")
+    assert last.endswith(f"then `ptychoseg upload --profile {profile}`")
+    # A node that is told to end has done all it can: they are safe.
+    code, output = command("run", "--source", "zmq://127.0.0.1:9", "--seconds", "0.2")
+    assert code == 0, output
+    assert output.splitlines()[-1] == last
+
+
+def test_a_replay_of_a_damaged_file_labels_the_rest_and_ends_with_1(
+    command: Callable[..., tuple[int, str]], proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    lines = [json.dumps(each, default=np.ndarray.tolist) for each in documents_of_a_scan(tmp_path)]
+    path = tmp_path / "damaged.jsonl"
+    path.write_text("\n".join([*lines[:3], lines[3][:20], *lines[4:]]) + "\n")
+    code, output = command("replay", str(path))
+    assert code == 1, output
+    assert f"1 record was left out: {path}" in output
+
+
+def test_another_node_of_the_same_name_is_told_at_start(
+    command: Callable[..., tuple[int, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = SpoolOptions(str(tmp_path / "spool"), min_free_bytes=0)
+    journal = Journals(spool, owner="codes").create("raw")
+    assert journal is not None
+    told = "another node with the name codes works on this machine"
+    listening = ("run", "--source", "zmq://127.0.0.1:9", "--seconds", "0.2")
+    assert command(*listening)[0] == 0
+    assert told in caplog.text
+    journal.finish()
+    caplog.clear()
+    assert command(*listening)[0] == 0
+    assert told not in caplog.text
+
+
+def documents_of_a_scan(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    recorder = Recorder()
+    with run_engine() as engine:
+        engine.subscribe(recorder)
+        engine(points(detector_of("inline", folder), 3))
+    return recorder.documents
 
 
 def scanned(tiled: EmbeddedTiled, folder: Path, count: int) -> tuple[str, list[str]]:

@@ -195,8 +195,8 @@ def test_a_node_that_is_told_to_end_leaves_the_open_run_to_the_next_one(
     with doomed(command, profile, tmp_path, tiled.api_key) as node:
         node.start()
         wait_until(lambda: "frame 7" in node.said, "something was labelled")
-        assert node.kill(signal.SIGTERM) == 0
-        assert "start the same command again" in node.said
+        assert node.kill(signal.SIGTERM) == 1
+        assert "broken off: start the same command again" in node.said
         assert "Traceback" not in node.said
         assert any(profile.spool.runs.glob("*/run.json"))
         node.start()

@@ -25,6 +25,7 @@ ADOPT = "adopt"
 """Whoever puts a file of this name into a journal of another machine has it gone on with here."""
 
 _ABANDONED = 3600.0  # s: to make a journal takes a moment
+_PATIENCE = 0.2  # s: whoever only looks holds a lock for a moment
 
 
 class Journals:
@@ -40,11 +41,6 @@ class Journals:
         Whose runs they are, such as the name of a profile: journals of others are left alone.
     machine : Machine, optional
         Where this is: on a shared folder, another machine may not see that a journal is locked.
-
-    Attributes
-    ----------
-    aside : tuple of str
-        Uids of the raw runs that `unfinished` left aside: to go on with them failed too often.
     """
 
     def __init__(
@@ -58,7 +54,6 @@ class Journals:
         self._clock = clock
         self._owner = owner
         self._machine = machine or this_machine()
-        self.aside: tuple[str, ...] = ()
         self._finished = FinishedRuns(options.runs / "finished", owner)
 
     def create(self, raw: str) -> Journal | None:
@@ -85,9 +80,8 @@ class Journals:
     def unfinished(self) -> list[Journal]:
         """Return the journals that processes left which live no more; they are ours from now on.
 
-        Those that cost several processes are left where they are: see `aside`.
+        Those that cost several processes are `Journal.aside`: what comes of them is written down.
         """
-        self.aside = ()
         try:
             folders = [each for each in self._options.runs.iterdir() if each.is_dir()]
         except FileNotFoundError:
@@ -147,17 +141,21 @@ class Journals:
 
     def _take_over(self, folder: Path) -> Journal | None:
         try:
-            lock = locked(folder / LOCK)
+            lock = locked(folder / LOCK, patience=_PATIENCE)
+        except BlockingIOError:
+            log.info("the run in %s is left to the process that works on it", folder)
+            return None
         except OSError:
-            return None  # a living process works on it, or it is no journal
+            return None  # it is no journal
         try:
             about = json.loads((folder / ABOUT).read_bytes())
             if about["owner"] != self._owner:
                 os.close(lock)
                 return None
             _check(about, folder)
-            if self._is_ours(about, folder) and self._is_harmless(about, folder):
-                return Journal(folder, about, lock, self._options, self._finished.add, True)
+            if self._is_ours(about, folder):
+                aside = _is_harmful(about, folder)
+                return Journal(folder, about, lock, self._options, self._finished.add, True, aside)
         except FileNotFoundError:
             shutil.rmtree(folder, ignore_errors=True)  # its process died while it removed it
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -190,12 +188,11 @@ class Journals:
         )
         return False
 
-    def _is_harmless(self, about: dict[str, Any], folder: Path) -> bool:
-        """Whether a journal may be gone on with once more."""
-        attempts = Attempts(folder)
-        if not attempts.used_up:
-            return True
-        self.aside += (about["raw"],)
+
+def _is_harmful(about: dict[str, Any], folder: Path) -> bool:
+    """Whether a journal is not to be gone on with: that failed too often."""
+    attempts = Attempts(folder)
+    if attempts.used_up:
         log.error(
             "run %s is left aside: each of the last %d times that a node went on with it, the node "
             "died at the same document, or could not open the run. See the log for why, such as a "
@@ -206,7 +203,7 @@ class Journals:
             attempts.failed,
             attempts.path,
         )
-        return False
+    return attempts.used_up
 
 
 def _check(about: dict[str, Any], folder: Path) -> None:

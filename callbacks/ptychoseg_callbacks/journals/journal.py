@@ -64,6 +64,8 @@ class Journal:
         Why no more documents are written down; empty while they are.
     finished : bool
         Whether the run is done with, here.
+    aside : bool
+        Whether the run is not processed: its documents are only written down, for later attempts.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Journal:
         options: SpoolOptions,
         remember: Callable[[str], None],
         resumed: bool,
+        aside: bool = False,
     ) -> None:
         self.raw: str = about["raw"]
         self.derived: str = about["derived"]
@@ -81,6 +84,7 @@ class Journal:
         self.resumed = resumed
         self.broken = ""
         self.finished = False
+        self.aside = aside
         self.folder = folder
         self._options = options
         self._remember = remember
@@ -91,6 +95,8 @@ class Journal:
         self._guard = threading.Lock()
         self._looked = self._log.end  # size of the log when the free space was looked at
         self._dirty = False
+        self._documents = 0
+        self._to_tell = False
 
     @property
     def end(self) -> int:
@@ -119,7 +125,10 @@ class Journal:
             try:
                 self._look()
                 self._dirty = True
-                return self._log.append(record), entry
+                offset = self._log.append(record)
+                self._documents += 1
+                self._to_tell = self.aside
+                return offset, entry
             except OSError as error:
                 self._break(error)
                 return -1, entry
@@ -143,7 +152,9 @@ class Journal:
         OSError
             If the disk cannot be read.
         """
+        self._documents = 0
         for offset, record, after in self._log.recover():
+            self._documents += 1
             yield offset, Entry(*decode(record)), after
         if self._log.damaged:
             log.error(
@@ -160,12 +171,12 @@ class Journal:
 
     def attempt(self) -> None:
         """Note that its next document is replayed: it counts until `spare`, or a new checkpoint."""
-        if not self.finished:
+        if not self.finished and not self.aside:
             self._attempts.reach()
 
     def spare(self) -> None:
         """Take back what `attempt` noted: the run did no harm."""
-        if not self.finished:
+        if not self.finished and not self.aside:
             self._attempts.undo()
 
     def sync(self) -> None:
@@ -225,18 +236,36 @@ class Journal:
         self._unlock()
 
     def refuse(self) -> None:
-        """Leave the run, which cannot be opened, to later attempts; never raises."""
+        """Leave the run, which cannot be opened, to later attempts; never raises.
+
+        What comes of it is still written down: they need all of it.
+        """
         with self._guard:
-            if self.finished:
+            if self.finished or self.aside:
                 return
-            self.finished = True
+            self.aside = self._to_tell = True
         self._attempts.refuse()
-        self._unlock()  # what waits can still be read
+
+    def tell_aside(self) -> None:
+        """Say, if that is news, how many documents wait for the run to be tried again."""
+        with self._guard:
+            news, self._to_tell = self._to_tell, False
+        if news:
+            log.error(
+                "run %s is not processed: it could not be opened, or was left aside. Its %d "
+                "documents wait in %s. Mend the cause, remove %s if it is there, and start the "
+                "node again",
+                self.raw,
+                self._documents,
+                self.folder,
+                self._attempts.path,
+            )
 
     def release(self) -> None:
         """Leave the run to whoever finds its journal next."""
         self.sync()
         self.spare()
+        self.tell_aside()
         with self._guard:
             self.finished = True
         self._log.close()

@@ -33,6 +33,11 @@ class _Run:
         self.let_go()
         return not self.stopped
 
+    def waits(self, redelivered: bool) -> bool:
+        """Whether it is left aside, and a start document that comes again begins no new run."""
+        journal = self.journal
+        return journal is not None and journal.aside and (redelivered or journal.resumed)
+
     def let_go(self) -> None:
         """Hold the journal no longer than needed: its file is closed when nobody holds it."""
         if self.journal is not None and self.journal.finished:
@@ -157,12 +162,13 @@ class Admission:
     def _start(self, doc: Document, redelivered: bool) -> Iterator[Admitted]:
         uid: str = doc["uid"]
         known = self._runs.find("start", doc)
-        if known is not None and known.open:
+        if known is not None and (known.open or known.waits(redelivered)):
             self.duplicates += 1
             if not known.skipped and not redelivered:
-                log.warning(
-                    "run %s: its start document came again while it is open; it is left out", uid
-                )
+                text = "run %s: its start document came again while it is open; it is left out"
+                if known.waits(True):
+                    text = "run %s: it comes again, and is left aside: what is new is written down"
+                log.warning(text, uid)
             return
         if redelivered and (known is not None or self._is_finished(uid)):
             log.info("run %s: it was processed before; its documents are left out", uid)

@@ -11,11 +11,11 @@ from ptychoseg_stream.node.ports import Clock, RawStore
 
 from ..documents import Document
 from ..journals.folder import Journals
-from ..journals.journal import Journal
 from ..loop import Close, Drain, Message, Received, Suspend
 from .early import EarlyDocuments, Put
 from .intake import Intake
 from .recovery import recover
+from .suspect import Suspect
 from .waiting import OverloadOptions, Unreadable, Waiting
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,9 @@ class Inbox:
         self._order = threading.Lock()  # one document at a time; never held by who takes
         self._number = self._sender = 0
         self._early: EarlyDocuments | None = None
-        self._told: list[Drain | Close] = []  # behind early documents
+        self._told: list[Drain | Close] = []  # behind what earlier runs, and early documents, are
         self._recovered = threading.Event()
-        self._suspect: Journal | None = None  # it is to blame if this process dies
+        self._suspect = Suspect()
         self._unreadable = ""  # derived run of which documents cannot be read
         self._unread = 0
         self._suspend_at = float("inf")
@@ -98,9 +98,14 @@ class Inbox:
         return self._intake.duplicates
 
     @property
+    def kept(self) -> int:
+        """Documents of runs that could not be opened, or were left aside: they wait on disk."""
+        return self._intake.kept
+
+    @property
     def open_runs(self) -> list[str]:
-        """Uids of the raw runs that are written down and not finished."""
-        return [each.raw for each in self._intake.journals()]
+        """Uids of the raw runs that are written down, not finished, and not left aside."""
+        return [each.raw for each in self._intake.journals() if not each.aside]
 
     @property
     def number(self) -> int:
@@ -165,10 +170,10 @@ class Inbox:
         if isinstance(message, Close):
             self._waiting.release_sources()
         with self._order:
-            if self._early is not None:
-                self._told.append(message)
-            else:
+            if self._recovered.is_set():
                 self._waiting.tell(message)
+            else:
+                self._told.append(message)
 
     def recover(self) -> None:
         """Queue what an earlier process has left, then what has come meanwhile; never raises."""
@@ -202,10 +207,11 @@ class Inbox:
         if message is None and left < float("inf"):
             return Suspend(self._suspend_for)
         if isinstance(message, Received):
-            self._note_taken(message)
+            self._suspect.taken(message)
         elif message is None:
             self._intake.sync_if_due(False)
-            self._let_go()
+            self._intake.let_go()  # else files of journals that are done with stay open
+            self._suspect.nothing_taken()
         return message
 
     def sync(self) -> None:
@@ -218,8 +224,7 @@ class Inbox:
         self._recovered.set()
         for journal in self._intake.journals():
             journal.release()
-        if self._suspect is not None:
-            self._suspect.spare()
+        self._suspect.clear()
         early, self._early = self._early, None
         if early is not None:
             early.journal.release()
@@ -266,24 +271,10 @@ class Inbox:
     def _end_early(self) -> None:
         early, self._early = self._early, None
         if early is not None:
+            self._intake.sync()  # first: what is discarded is what the disk holds elsewhere
             early.journal.discard()
         while self._told:
             self._waiting.tell(self._told.pop(0))
-
-    def _note_taken(self, received: Received) -> None:
-        """Blame the run that is gone on with, until another one is worked on."""
-        replayed = received.journal if received.number == 0 else None
-        if replayed is not None:
-            replayed.attempt()  # first: if this process dies now, one is to blame
-        if self._suspect is not None and self._suspect is not replayed:
-            self._suspect.spare()
-        self._suspect = replayed
-
-    def _let_go(self) -> None:
-        """Hold no journal that is done with: its file would stay open."""
-        self._intake.let_go()
-        if self._suspect is not None and self._suspect.finished:
-            self._suspect = None
 
     def _note_unreadable(self, error: Unreadable) -> None:
         self._unread += error.count

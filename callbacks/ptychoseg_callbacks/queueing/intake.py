@@ -57,6 +57,8 @@ class Intake:
         self._unsynced: set[Journal] = set()
         self.lost = 0
         """Documents that could neither be written down nor held in memory."""
+        self.kept = 0
+        """Documents of runs that are not processed: they were only written down."""
 
     @property
     def duplicates(self) -> int:
@@ -79,6 +81,8 @@ class Intake:
     def resume(self, journal: Journal) -> int:
         """Queue the documents that an earlier process has left; return how many those are.
 
+        Those of a run that was left aside are only known from now on.
+
         Raises
         ------
         OSError, ValueError
@@ -89,11 +93,12 @@ class Intake:
             if count == 0 and entry.name != "start":
                 raise ValueError("its first document is no start document; remove the folder")
             count += 1
-            self._waiting.spill(journal, entry.name, offset, after, 0)
+            if not journal.aside:
+                self._waiting.spill(journal, entry.name, offset, after, 0)
         return count
 
     def leave_out(self, raw: str) -> None:
-        """Leave out what comes of a run that was left aside."""
+        """Leave out what comes of a run whose journal cannot be used."""
         with self._lock:
             self._admission.leave_out(raw)
 
@@ -163,11 +168,20 @@ class Intake:
             self._hold(received, put.sender)
             return
         self.written(journal)
+        if journal.aside:
+            self._keep(journal, each.name)
+            return
         size = journal.end - offset
         if self._waiting.fits(size):
             self._waiting.hold(received, size)
         else:
             self._waiting.spill(journal, each.name, offset, journal.end, put.number)
+
+    def _keep(self, journal: Journal, name: str) -> None:
+        """Leave a document that was written down to those who try its run again."""
+        self.kept += 1
+        if name == "stop":
+            journal.tell_aside()
 
     def _hold(self, received: Received, sender: int) -> None:
         """Queue a document that no journal holds."""

@@ -25,29 +25,40 @@ def recover(journals: Journals, intake: Intake, guard: Guard) -> int:
     guard : Guard
         One run that cannot be read must not cost the others.
     """
-    found = journals.unfinished()
-    for raw in filter(None, journals.aside):
-        intake.leave_out(raw)
+    # First those that are only written on: of the runs that are known, the last ones stay known.
+    found = sorted(journals.unfinished(), key=lambda each: not each.aside)
     resumed = sum([_resume(each, intake, guard) for each in found if each.raw])
     for each in found:
         if not each.raw:  # what came while that process read its own journals
-            guard.call("read documents of earlier", partial(_take_in, each, intake), None)
-            each.discard()
+            _pour(each, intake, guard)
     return resumed
 
 
 def _resume(journal: Journal, intake: Intake, guard: Guard) -> bool:
     step = partial(intake.resume, journal)
     count = guard.call(f"go on with the run in {journal.folder}", step, -1)
-    if count > 0:
-        log.warning("run %s: going on with it; %d documents", journal.raw, count)
-    elif count == 0:
+    if count == 0:
         journal.discard()  # not even its start document was written down
-    else:
+    elif count < 0:
         journal.release()
-    return count > 0
+        if journal.aside:
+            intake.leave_out(journal.raw)
+    elif not journal.aside:
+        log.warning("run %s: going on with it; %d documents", journal.raw, count)
+        return True
+    return False
 
 
-def _take_in(journal: Journal, intake: Intake) -> None:
+def _pour(early: Journal, intake: Intake, guard: Guard) -> None:
+    step = partial(_take_in, early, intake)
+    if not early.aside and guard.call("read documents of earlier", step, False):
+        early.discard()
+    else:
+        early.release()  # to the next process: what was let in here is known by its uid
+
+
+def _take_in(journal: Journal, intake: Intake) -> bool:
     for _, entry, _ in journal.recover():
         intake.take_in(put_of(entry, again=True))
+    intake.sync()
+    return True

@@ -215,6 +215,7 @@ class Waiting:
             self._queue.popleft()
             self._images -= first.images  # of those that could not be read
             first.images = 0
+            self._changed.notify_all()  # there may be room again
 
     def _counted_off(self, received: Received) -> Received:
         self._count(received.name, -1)

@@ -9,7 +9,7 @@ from ptychoseg_stream.node.guard import Guard
 from ptychoseg_stream.node.ports import Labeller, RunInfo, Sink
 
 from .open_run import OpenRun
-from .resume import Checkpoint
+from .resume import Checkpoint, RunJournal
 from .takeover import TakeOver
 from .tally import Tally
 
@@ -57,14 +57,28 @@ class Keeper:
         if checkpoint is None:
             self._labeller.open(run.uid)
             if run.journal is not None:
-                # The labeller remembers what there was when the run began: that may change.
-                taken = self._taken(run, 0)
-                self._save(run, taken[1] if taken else _checkpoint(run, 0).pack(), 0)
+                self._keep_beginning(run, run.journal)
             return
         run.finder.skip_before = run.safe = checkpoint.next
         if checkpoint.tally:
             run.tally = Tally.of(checkpoint.tally)
         log.warning("run %s: goes on from frame %d", run.uid, checkpoint.next)
+
+    def _keep_beginning(self, run: OpenRun, journal: RunJournal) -> None:
+        """Write down what a run is labelled with, before it has any rows."""
+        # The labeller remembers what there was when the run began: that may change.
+        _, data = self._taken(run, 0) or (0, _checkpoint(run, 0).pack())
+        if run.replaces:  # first that one is to end: until then the old checkpoint tells of it
+            run.waiting = 0, data
+        elif not self._save(run, data, 0):
+            # Who went on with it could not know what its rows were labelled with.
+            log.error(
+                "run %s: there is no journal, because its first checkpoint cannot be written. The "
+                "run goes on; but if the node is killed, the rest of the run is lost",
+                run.uid,
+            )
+            run.journal = None
+            journal.discard()
 
     def labelled(self, run: OpenRun, following: int) -> None:
         """Take a checkpoint if it is time for one; `following` is the next frame to label."""
@@ -103,22 +117,26 @@ class Keeper:
         return following, replace(empty, labeller=state, tally=run.tally.plain()).pack()
 
     def _save_waiting(self, run: OpenRun) -> None:
-        if run.waiting is not None and self._sink.stored(run.uid) >= run.waiting[0]:
+        if run.waiting is None or (run.replaces and not self._sink.settled(run.replaces)):
+            return
+        if self._sink.stored(run.uid) >= run.waiting[0]:
             following, data = run.waiting
             run.waiting = None
             self._save(run, data, following)
 
-    def _save(self, run: OpenRun, data: bytes, following: int) -> None:
+    def _save(self, run: OpenRun, data: bytes, following: int) -> bool:
         journal = run.journal
         if journal is None:
-            return
+            return False
 
         def save() -> bool:
             journal.save_checkpoint(data)
             return True
 
-        if self._guard.call("write a checkpoint", save, False):
+        saved = self._guard.call("write a checkpoint", save, False)
+        if saved:
             run.safe = following
+        return saved
 
 
 def _checkpoint(run: OpenRun, following: int) -> Checkpoint:

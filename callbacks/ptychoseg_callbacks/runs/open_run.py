@@ -15,6 +15,8 @@ from .resume import RunJournal
 from .tally import Tally
 
 log = logging.getLogger(__name__)
+accounts = logging.getLogger("ptychoseg_callbacks.accounts")
+"""One line at the end of each run, also where only warnings are shown otherwise."""
 
 
 @dataclass(slots=True)
@@ -33,6 +35,8 @@ class OpenRun:
         Uid of the derived run; empty if the sink chose one.
     settings, target
         What it is labelled with, and where its rows go: as in `RunInfo`.
+    replaces : str
+        Uid of the derived run that was given up for this one; empty if none was.
     pending : list of (Frame, float)
         Frames that wait for a full batch, and when their documents arrived [s since the epoch].
     tally : Tally
@@ -41,6 +45,8 @@ class OpenRun:
         The newest mask.
     heard : float
         When a document of it, or a batch of its frames, was processed last [s, monotonic].
+    heard_here : bool
+        Whether a document of it came to this process, and not only to an earlier one.
     safe : int
         Frames before this one need not be labelled again after a restart.
     waiting : (int, bytes), optional
@@ -57,10 +63,12 @@ class OpenRun:
     derived: str = ""
     settings: Mapping[str, str] = field(default_factory=dict[str, str])
     target: str = ""
+    replaces: str = ""
     pending: list[tuple[Frame, float]] = field(default_factory=list[tuple[Frame, float]])
     tally: Tally = field(default_factory=Tally)
     last: Mask | None = None
     heard: float = 0.0
+    heard_here: bool = False
     safe: int = 0
     waiting: tuple[int, bytes] | None = None
     told_lost: bool = False
@@ -126,9 +134,15 @@ class OpenRun:
             verdict=last.verdict,
         )
 
-    def account(self, exit_status: str, reason: str, announced: int = -1) -> Account:
-        """Return what became of all frames; see `Tally.account`."""
-        return self.tally.account(exit_status, reason, announced)
+    def end(self, exit_status: str, reason: str, announced: int, sink: Sink) -> Account:
+        """Return what became of all frames, and say it; see `Tally.account`."""
+        account = self.tally.account(exit_status, reason, announced)
+        level = logging.ERROR if account.imbalance else logging.INFO
+        place = sink.address(self.uid) or "on their way"
+        if not account.received:
+            place = "none; no image was found (see frames.streams and frames.data_keys)"
+        accounts.log(level, "run %s: %s; masks: %s", self.uid, account, place)
+        return account
 
 
 def refusal(frame: Frame, reason: str) -> Mask:

@@ -38,6 +38,10 @@ class RunJournal(Protocol):
         """Forget the run: all of it is stored."""
         ...
 
+    def discard(self) -> None:
+        """Forget the run: nobody can go on with it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

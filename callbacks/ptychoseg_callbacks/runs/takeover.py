@@ -116,6 +116,7 @@ class TakeOver:
         def close() -> None:
             self._sink.open(old)
             self._sink.close(run.uid, account)
+            run.replaces = about.derived
 
         self._guard.call("close a derived run that is not gone on with", close, None)
 

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _ADVICE = "is something other than bluesky-kafka's Publisher writing to this topic?"
 _PAUSE = 2.0  # s before another session
+_PATIENCE = {"reconnect.backoff.ms": 1000, "reconnect.backoff.max.ms": 10000}
+"""A broker that is down is tried so often; librdkafka's own choice is many times a second."""
 
 
 class KafkaDocuments:
@@ -59,7 +61,9 @@ class KafkaDocuments:
         self._brokers, self._topic = brokers_and_topic(url)
         extra, hidden = self._options.resolved(os.environ if environment is None else environment)
         self._secrets = Secrets(hidden)
+        self._careful = CarefulLog(log, self._secrets)  # of all sessions: it knows what was said
         self._config: dict[str, Any] = {
+            **_patience(extra),
             **extra,
             "bootstrap.servers": self._brokers,
             "group.id": self._options.group,
@@ -130,7 +134,7 @@ class KafkaDocuments:
     def probe(self, timeout: float) -> str:
         """Return why the topic cannot be read, asking for `timeout` [s]; empty if it can."""
         try:
-            consumer = self._kafka.Consumer(self._config, logger=CarefulLog(log, self._secrets))
+            consumer = self._kafka.Consumer(self._config, logger=self._careful)
             try:
                 found = consumer.list_topics(self._topic, timeout=timeout).topics[self._topic].error
             finally:
@@ -148,8 +152,13 @@ class KafkaDocuments:
                 from_end,
                 feeder,
                 self._offsets,
-                self._secrets,
+                self._careful,
                 self._now,
             )
         except self._kafka.KafkaException as error:
             raise SourceError(f"config: librdkafka says: {self._secrets.text_of(error)}") from None
+
+
+def _patience(config: Mapping[str, str]) -> dict[str, int]:
+    """Return when brokers are tried again, unless a profile says anything about it."""
+    return {} if _PATIENCE.keys() & config.keys() else dict(_PATIENCE)

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .quiet import Quiet
+
 if TYPE_CHECKING:
     Adapter = logging.LoggerAdapter[logging.Logger]
 else:
@@ -48,13 +50,24 @@ class CarefulLog(Adapter):
         Where the lines go.
     secrets : Secrets
         What they must not hold.
+    quiet : Quiet, optional
+        Which of them are kept back, as librdkafka repeats itself; default: one of a kind in 5 min.
+
+    Attributes
+    ----------
+    secrets : Secrets
+        As given.
     """
 
-    def __init__(self, log: logging.Logger, secrets: Secrets) -> None:
+    def __init__(self, log: logging.Logger, secrets: Secrets, quiet: Quiet | None = None) -> None:
         super().__init__(log)
-        self._secrets = secrets
+        self.secrets = secrets
+        self._quiet = quiet or Quiet()
 
     def log(self, level: int, msg: object, *args: object, **more: Any) -> None:
-        """Log a line without secrets."""
-        text = str(msg) % args if args else str(msg)
-        super().log(level, "%s", self._secrets.hide(text), **more)
+        """Log a line without secrets, unless one of its kind was logged a moment ago."""
+        text = self.secrets.hide(str(msg) % args if args else str(msg))
+        kept_back = self._quiet.passes(level, text)
+        if kept_back >= 0:
+            since = f" ({kept_back} more like it since the last one)" if kept_back else ""
+            super().log(level, "%s%s", text, since, **more)

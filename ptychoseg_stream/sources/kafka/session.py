@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import SourceError, SourceLost
 from .feeder import Feeder, Fetched
 from .offsets import Offsets
-from .secrets import CarefulLog, Secrets
+from .secrets import CarefulLog
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -54,8 +54,8 @@ class Session:
         Takes the messages.
     offsets : Offsets
         Knows what is stored.
-    secrets : Secrets
-        What must not be logged.
+    careful : CarefulLog
+        Takes librdkafka's own lines, and knows what must not be logged.
     monotonic : callable
         Seconds of a clock that never jumps.
 
@@ -72,7 +72,7 @@ class Session:
         from_end: bool,
         feeder: Feeder,
         offsets: Offsets,
-        secrets: Secrets,
+        careful: CarefulLog,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kafka = kafka()
@@ -80,7 +80,7 @@ class Session:
         self._from_end = from_end
         self._feeder = feeder
         self._offsets = offsets
-        self._secrets = secrets
+        self._secrets = careful.secrets
         self._now = monotonic
         self._paused = False
         self._committed: dict[int, int] = {}
@@ -88,7 +88,6 @@ class Session:
         self._fatal = ""
         self._told: set[int] = set()
         ours = {"error_cb": self._problem, "on_commit": self._committed_or_not}
-        careful = CarefulLog(log, secrets)
         self._consumer: Consumer = self._kafka.Consumer({**config, **ours}, logger=careful)
 
     def run(self, stopping: threading.Event, settle: float) -> None:
