@@ -123,7 +123,7 @@ def _send_waiting(profile: Profile) -> None:
     """Try once more: Tiled may have come back a moment ago, and no other node may come."""
     if profile.tiled.uri != EMBEDDED and waiting(profile.spool):
         key = os.environ.get(profile.tiled.api_key_env, "")
-        upload_all(profile.tiled, profile.spool, key, _UPLOAD)
+        upload_all(profile.tiled, profile.spool, key, _UPLOAD, elsewhere=False)
 
 
 def _tell_waiting(profile: Profile, name: str) -> bool:

@@ -11,11 +11,11 @@ from tiled.client.container import Container
 
 from ..errors import StoreError
 from ..node.spool import SpoolOptions
-from .connection import Unavailable, connect, without_key
+from .connection import Unavailable, connect, same_server, without_key
 from .courier import Courier
 from .options import TiledOptions
 from .route import Desk, Route
-from .spool import leftovers, waiting
+from .spool import SpoolFolder, leftovers, waiting
 
 RESUMABLE = "the run has not ended: start its node again, which goes on with it and sends them"
 
@@ -58,8 +58,10 @@ def upload_all(
     api_key: str,
     timeout: float,
     client_factory: Callable[[], Container] | None = None,
+    *,
+    elsewhere: bool = True,
 ) -> list[Uploaded]:
-    """Send all that waits, wherever it was to go; folders that a living process owns are left.
+    """Send all that waits; folders that a living process owns are left.
 
     So are those of runs that have a journal: the node that goes on with such a run sends what is
     here before what it labels. Without one (`SpoolOptions.journal`), or once it was removed, nobody
@@ -76,6 +78,8 @@ def upload_all(
         When to stop [s]; a request under way is waited for.
     client_factory : callable, optional
         Returns a client of the server, in place of a connection to ``options.uri``.
+    elsewhere : bool
+        Whether what was to go to another server or container is sent, too.
 
     Returns
     -------
@@ -89,7 +93,8 @@ def upload_all(
             without_key(options.uri),
             options,
         )
-        return list(_sent(courier, spool, api_key, time.monotonic() + timeout))
+        only = None if elsewhere else options
+        return list(_sent(courier, spool, api_key, time.monotonic() + timeout, only))
 
 
 def _connected(stack: ExitStack, options: TiledOptions, api_key: str) -> Container:
@@ -98,11 +103,16 @@ def _connected(stack: ExitStack, options: TiledOptions, api_key: str) -> Contain
     return client
 
 
-def _sent(courier: Courier, spool: SpoolOptions, api_key: str, end: float) -> Iterator[Uploaded]:
+def _sent(
+    courier: Courier, spool: SpoolOptions, api_key: str, end: float, only: TiledOptions | None
+) -> Iterator[Uploaded]:
     """Send one run after the other; once the server is gone, say so of the rest."""
     down = ""
     for folder in leftovers(spool):
         try:
+            if only is not None and not _is_for(folder, only):
+                folder.release()
+                continue
             route = Route.of_folder(folder, api_key)
         except StoreError as error:
             folder.release()
@@ -120,6 +130,11 @@ def _sent(courier: Courier, spool: SpoolOptions, api_key: str, end: float) -> It
     for run in waiting(spool):
         if run.resumable and not run.busy:
             yield Uploaded(run.raw, run.derived, run.path, run.rows, "", RESUMABLE)
+
+
+def _is_for(folder: SpoolFolder, options: TiledOptions) -> bool:
+    server, container = folder.target()
+    return container == options.container and same_server(server, options.uri)
 
 
 def _send(courier: Courier, route: Route, end: float) -> tuple[str, bool]:

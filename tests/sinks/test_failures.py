@@ -277,6 +277,8 @@ def test_runs_for_another_server_wait_for_somebody_who_says_where_they_go(
     (line,) = errors(caplog)
     assert "other/masks" in line
     assert "`ptychoseg upload`" in line
+    assert upload_all(options, spool, "", 30.0, lambda: root, elsewhere=False) == []
+    assert [run.rows for run in waiting(spool)] == [5]
     (sent,) = upload_all(options, spool, "", 30.0, lambda: root)
     assert (sent.raw, sent.rows, sent.why) == ("raw-1", 5, "")
     assert sent.address.endswith(f"{options.container}/{sent.derived}")
