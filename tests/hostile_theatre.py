@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,16 @@ def by_restart(theatre: Theatre, case: Case) -> None:
     case.feed(theatre.stage(dead.put))
     dead.close()
     theatre.feed(ScriptedSource(theatre, good_run))
+    waiting = theatre.inbox()
+    left = waiting.open_runs
+    waiting.close()
+    if left:  # of no source yet: one that delivers them, and ends, has them closed
+        theatre.feed(ScriptedSource(theatre, partial(begin_again, left)))
+
+
+def begin_again(runs: Sequence[str], stage: Stage) -> None:
+    for uid in runs:
+        stage.send("start", {"uid": uid, "time": 1.0})
 
 
 class Port:
