@@ -72,6 +72,23 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _ask(
+    address: str, asked: BaseHTTPRequestHandler, body: bytes
+) -> tuple[int, list[tuple[str, str]], bytes] | None:
+    """Ask the server behind the proxy; None if it does not answer."""
+    target = urlsplit(address)
+    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
+    headers = {k: v for k, v in asked.headers.items() if k.lower() not in HOP}
+    try:
+        connection.request(asked.command, asked.path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.getheaders(), response.read()
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
 def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -95,26 +112,13 @@ def _handler(proxy: FaultyProxy) -> type[BaseHTTPRequestHandler]:
             if status:
                 self.fail(status)
                 return
-            answer = self.ask(body)
+            answer = _ask(proxy.target, self, body)
             if answer is None:
                 self.fail(-1)
             elif after:
                 self.fail(after)
             else:
                 self.answer(*answer)
-
-        def ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes] | None:
-            target = urlsplit(proxy.target)
-            connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=30)
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP}
-            try:
-                connection.request(self.command, self.path, body, headers)
-                response = connection.getresponse()
-                return response.status, response.getheaders(), response.read()
-            except OSError:
-                return None
-            finally:
-                connection.close()
 
         def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             self.send_response_only(status)

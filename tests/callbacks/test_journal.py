@@ -323,6 +323,7 @@ def test_machines_without_an_identity_go_on_with_all_runs(
     filled(Journals(options, machine=unknown)).release()
     for machine in (HERE, Machine("container 2"), unknown):
         (journal,) = Journals(options, machine=machine).unfinished()
+        assert journal.raw == "raw"
         journal.release()
 
 
@@ -406,6 +407,7 @@ def test_number_of_attempts_that_makes_no_sense_is_none(options: SpoolOptions, t
     (journal.folder / "attempts").write_bytes(text)
     journal.release()
     (journal,) = Journals(options).unfinished()
+    assert not journal.aside
     journal.release()
 
 
