@@ -1,6 +1,6 @@
 """Runs live at a steady rate and prints, once in a while, what must stay flat.
 
-    python benchmarks/soak.py [--rate 100] [--seconds 3600] [--plot soak.png] [--csv soak.csv]
+    python benchmarks/soak.py [--rate 100] [--seconds 3600] [--size 64] [--plot soak.png]
 
 A RunEngine in this process takes simulated frames, run after run; the node labels in its own
 process and stores in an embedded Tiled server. Printed are memory [MiB] and open files of the three
@@ -27,6 +27,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.run_engine import RunEngine
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from ptychoseg_callbacks.workers.process import ProcessWorker
 
 from ptychoseg_stream.assemble import Attachment, attach_to
@@ -34,6 +35,7 @@ from ptychoseg_stream.evaluation.material import read_material
 from ptychoseg_stream.profile import Profile, load_profile
 from ptychoseg_stream.sim.detectors import PlayedDetector
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
+from ptychoseg_stream.sinks.options import MEGABYTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="memory, lag and files over a long time")
     parser.add_argument("--rate", type=float, default=100.0, help="frames per second")
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--frames-per-run", type=int, default=3000)
+    parser.add_argument("--size", type=int, default=104, help="central pixels of the frames")
+    parser.add_argument("--frames-per-run", type=int, default=10_000)
     parser.add_argument("--every", type=float, default=10.0, help="seconds between two lines")
     parser.add_argument("--policy", default="teacher-only", help="overload.policy of the profile")
     parser.add_argument("--plot", type=Path)
@@ -77,7 +80,7 @@ def main() -> None:
     if arguments.csv:
         _write(arguments.csv, samples)
     if arguments.plot:
-        _draw(arguments.plot, samples, arguments.rate)
+        _draw(arguments.plot, samples, f"{arguments.size} x {arguments.size}", arguments.rate)
     sys.exit(0 if complete and balanced else 1)
 
 
@@ -88,8 +91,10 @@ def _profile(policy: Any, uri: str, folder: Path) -> Profile:
         cache=str(folder / "cache"),
         spool=replace(base.spool, folder=str(folder / "spool")),
         overload=replace(base.overload, policy=policy),
-        # A request costs Tiled some 30 ms, however many rows it brings: two a second and array.
-        tiled=replace(base.tiled, uri=uri, batch_rows=100, batch_seconds=0.5),
+        # A request costs Tiled some 30 ms, however many rows it brings: one a second and array.
+        tiled=replace(
+            base.tiled, uri=uri, batch_rows=200, batch_seconds=1.0, patch_bytes=16 * MEGABYTE
+        ),
     )
 
 
@@ -99,7 +104,7 @@ def _use_all_cores(pid: int | None) -> None:
 
 
 def _soak(arguments: Any, attachment: Attachment, server: EmbeddedTiled) -> list[Sample]:
-    frames = read_material("sim:drift", 500).frames
+    frames = _central(read_material("sim:drift", 500).frames, arguments.size)
     played = np.concatenate([frames, frames[::-1]])  # so that the beam does not jump at its end
     detector = PlayedDetector(played, name="detector", loop=True)
     engine: Any = RunEngine({})
@@ -122,6 +127,11 @@ def _soak(arguments: Any, attachment: Attachment, server: EmbeddedTiled) -> list
     while time.monotonic() - begun < arguments.seconds:
         engine(_run(detector, arguments.frames_per_run, 1.0 / arguments.rate, tick))
     return samples
+
+
+def _central(frames: NDArray[Any], size: int) -> NDArray[Any]:
+    first = (frames.shape[1] - size) // 2
+    return frames[:, first : first + size, first : first + size]
 
 
 def _run(detector: PlayedDetector, points: int, period: float, tick: Any) -> Iterator[Any]:
@@ -207,7 +217,7 @@ def _write(path: Path, samples: list[Sample]) -> None:
         writer.writerows(astuple(sample) for sample in samples)
 
 
-def _draw(path: Path, samples: list[Sample], rate: float) -> None:
+def _draw(path: Path, samples: list[Sample], size: str, rate: float) -> None:
     minutes = [sample.seconds / 60 for sample in samples]
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes: Any = figure.subplots(4, 1, sharex=True)
@@ -224,7 +234,7 @@ def _draw(path: Path, samples: list[Sample], rate: float) -> None:
         axis.set_ylim(bottom=0)
         axis.legend(loc="lower right", fontsize="small")
     axes[-1].set_xlabel("minutes")
-    axes[0].set_title(f"{samples[-1].frames} frames of 104 x 104 pixels at {rate:g} per second")
+    axes[0].set_title(f"{samples[-1].frames} frames of {size} pixels at {rate:g} per second")
     figure.savefig(path, dpi=110)
 
 

@@ -20,7 +20,7 @@ from .health.check import several
 from .health.leftovers import REPLAY, at_work
 from .node.vitals import Vitals
 from .profile import EMBEDDED, Profile, load_profile
-from .sinks.connection import without_key
+from .sinks.connection import is_for, without_key
 from .sinks.embedded import EmbeddedTiled
 from .sinks.spool import waiting
 from .sinks.upload import upload_all
@@ -133,11 +133,10 @@ def _tell_waiting(profile: Profile, name: str) -> bool:
     """
     if profile.tiled.uri == EMBEDDED:
         return False
-    target = f"{without_key(profile.tiled.uri)} {profile.tiled.container}"
     runs = [
         run
         for run in waiting(profile.spool)
-        if run.target == target and not run.busy and not run.resumable
+        if is_for(profile.tiled, run.server, run.container) and not (run.busy or run.resumable)
     ]
     if runs:
         rows = several(sum(run.rows for run in runs), "row")

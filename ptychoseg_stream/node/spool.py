@@ -44,3 +44,8 @@ class SpoolOptions:
     def masks(self) -> Path:
         """Folder of masks that Tiled did not take yet, one folder per derived run."""
         return Path(self.folder).expanduser() / "masks"
+
+    @property
+    def appends(self) -> Path:
+        """Folder of marks: rows of these derived runs are on their way to Tiled."""
+        return Path(self.folder).expanduser() / "appends"

@@ -117,6 +117,10 @@ def _nearest(
 
 def _least(distance: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
     """Return where the least of each column stands, the first one, and what it is."""
-    # NumPy finds the least across rows, and then its place, in a third of the time of an argmin.
+    # Across rows NumPy is quick with extremes, of bytes above all, and slow with their places: the
+    # first row in which the least stands is the greatest of numbers that count down.
     least = distance.min(axis=0)
-    return (distance == least).argmax(axis=0), least
+    rows = len(distance)
+    countdown = np.arange(rows, 0, -1, dtype=np.min_scalar_type(rows))
+    found = ((distance == least) * countdown[:, None]).max(axis=0)
+    return rows - np.maximum(found, 1).astype(np.intp), least  # NaN: the last row

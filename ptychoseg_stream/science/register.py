@@ -76,12 +76,13 @@ def _along(image: FloatArray, shift: float, axis: int) -> FloatArray:
     whole = int(np.floor(shift))
     part = shift - whole
     n = image.shape[axis]
-    at = np.arange(n) - whole
     if part == 0:
-        return np.take(image, np.clip(at, 0, n - 1), axis=axis)
+        return np.take(image, np.arange(n) - whole, axis=axis, mode="clip")
+    wide = np.take(image, np.arange(-2, n + 1) - whole, axis=axis, mode="clip")
     moved = np.zeros_like(image)
-    for offset, weight in zip((1, 0, -1, -2), _keys(part), strict=True):
-        moved += weight * np.take(image, np.clip(at + offset, 0, n - 1), axis=axis)
+    for first, weight in zip((3, 2, 1, 0), _keys(part), strict=True):
+        pixels = slice(first, first + n)
+        moved += weight * (wide[pixels] if axis == 0 else wide[:, pixels])
     return moved
 
 

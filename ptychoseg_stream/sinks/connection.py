@@ -14,6 +14,7 @@ from tiled.client.container import Container
 from tiled.client.context import Context
 
 from ..errors import StoreError
+from .options import TiledOptions
 
 SCOPES = "read:metadata, read:data, create:node, write:metadata, write:data"
 READ_SCOPES = "read:metadata, read:data"
@@ -91,6 +92,11 @@ def same_server(one: str, other: str) -> bool:
     first, second = httpx.URL(one), httpx.URL(other)
     local = first.host in LOOPBACK and second.host in LOOPBACK
     return (local or first.host == second.host) and first.port == second.port
+
+
+def is_for(options: TiledOptions, server: str, container: str) -> bool:
+    """Whether rows for a container of a server go to where `options` writes."""
+    return container == options.container and same_server(server, options.uri)
 
 
 def one_attempt(client: httpx.Client, append_timeout: float = 0.0) -> None:

@@ -10,6 +10,7 @@ from tiled.client.container import Container
 
 from .batch import Batch, alike, joined
 from .connection import Unanswered, open_container, translated
+from .late import Appends
 from .options import TiledOptions
 from .route import Desk, Parcel, Route
 from .segment import load
@@ -47,16 +48,19 @@ class Courier:
         self._connect = connect
         self._server = server
         self._options = options
+        self._appends = Appends(desk.spool, options)
         self._parent: Container | None = None
 
     def advance(self, route: Route) -> None:
-        """Store the next load of a run, or its end.
+        """Store the next load of a run, or its end; or nothing, and wait until `quiet_until`.
 
         Raises
         ------
         StoreError
             If Tiled did not take it; `Unavailable`: because it did not answer.
         """
+        if route.tiled is None and self._is_to_wait(route):
+            return
         tiled = self._begin(route)
         parcels, batch = self._next_load(route)
         if batch is not None:
@@ -80,12 +84,25 @@ class Courier:
 
     def _carefully(self, route: Route, append: Callable[[], None]) -> None:
         try:
-            append()
+            with self._appends.under_way(route.derived.uid):
+                append()
         except Unanswered:
             # Rows may come yet: to send them again now is to have them twice.
-            limits = (self._options.timeout, self._options.append_timeout)
-            route.quiet_until = time.monotonic() + max(limits)
+            route.quiet_until = time.monotonic() + self._appends.longest
             raise
+
+    def _is_to_wait(self, route: Route) -> bool:
+        """Whether rows may still come that a process before has sent."""
+        left = self._appends.patience(route.derived.uid)
+        if left > 0:
+            route.quiet_until = time.monotonic() + left
+            logger.warning(
+                "Run %s: the process before ended while rows were on their way to Tiled: no more "
+                "are sent for %.0f s",
+                route.derived.raw.uid,
+                left,
+            )
+        return left > 0
 
     def _begin(self, route: Route) -> TiledRun:
         if route.tiled is None or route.doubtful:

@@ -43,8 +43,8 @@ class TiledOptions:
     timeout : float
         How long to wait for one answer [s].
     append_timeout : float
-        The same for rows of a table [s]. Tiled cannot be told them twice: after no answer, it is
-        left alone for so long again, and then asked what came.
+        The same for rows of a table [s]. Tiled cannot be told them twice: after no answer, or if
+        the process died meanwhile, it is left alone for so long again, and then asked what came.
 
     Raises
     ------

@@ -4,15 +4,16 @@ import logging
 
 from ..errors import StoreError
 from ..node.spool import SpoolOptions
-from .connection import same_server
+from .connection import is_for, without_key
 from .derived import Derived
+from .options import TiledOptions
 from .route import Route
 from .spool import RUN, SpoolFolder, leftovers
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
 
-def left_behind(spool: SpoolOptions, server: str, container: str, secret: str) -> list[Route]:
+def left_behind(spool: SpoolOptions, options: TiledOptions, secret: str) -> list[Route]:
     """Return the runs that dead processes left, as far as they were to go to a server.
 
     Runs that a node goes on with are left to it: if it is this one, they are `reopened` then.
@@ -20,7 +21,7 @@ def left_behind(spool: SpoolOptions, server: str, container: str, secret: str) -
     Parameters
     ----------
     spool : SpoolOptions
-    server, container : str
+    options : TiledOptions
         Where this node writes to.
     secret : str
         Text that must not appear in any document.
@@ -28,21 +29,21 @@ def left_behind(spool: SpoolOptions, server: str, container: str, secret: str) -
     found: list[Route] = []
     for folder in leftovers(spool):
         try:
-            route, (there, place) = Route.of_folder(folder, secret), folder.target()
+            route, (server, container) = Route.of_folder(folder, secret), folder.target()
         except StoreError as error:
             logger.error("%s", error)
             folder.release()
             continue
-        if place == container and same_server(there, server):
+        if is_for(options, server, container):
             found.append(route)
             continue
         folder.release()
         logger.warning(
             "%s waits for %s at %s, and this node writes to %s: `ptychoseg upload` sends it",
             folder.path,
-            place,
-            there,
+            container,
             server,
+            without_key(options.uri),
         )
     return found
 

@@ -54,8 +54,8 @@ class WaitingRun:
         Whether the run ended: nothing will be added.
     path : Path
         Its folder.
-    target : str
-        Where it was to go: server and container.
+    server, container : str
+        Where it was to go.
     busy : bool
         Whether a living process owns it, and sends it.
     resumable : bool
@@ -67,7 +67,8 @@ class WaitingRun:
     rows: int
     closed: bool
     path: Path
-    target: str
+    server: str
+    container: str
     busy: bool
     resumable: bool
 
@@ -213,7 +214,8 @@ def waiting(spool: SpoolOptions) -> list[WaitingRun]:
             sum(segment.last - segment.first for segment in _segments(path)),
             ending is not None,
             path,
-            f"{about['server']} {about['container']}",
+            about["server"],
+            about["container"],
             is_locked(path / LOCK),
             _resumable(path, kept),
         )

@@ -72,9 +72,7 @@ class TiledSink:
         self._keeper = Keeper(self._desk, options, self._server)
         self._uploader = Uploader(self._desk, courier, options, self._secret)
         self._threads: list[threading.Thread] = []
-        self._desk.routes = left_behind(
-            self._desk.spool, self._server, options.container, self._secret
-        )
+        self._desk.routes = left_behind(self._desk.spool, options, self._secret)
         if self._desk.routes:
             self._start()
 

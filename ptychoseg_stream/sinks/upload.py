@@ -11,11 +11,11 @@ from tiled.client.container import Container
 
 from ..errors import StoreError
 from ..node.spool import SpoolOptions
-from .connection import Unavailable, connect, same_server, without_key
+from .connection import Unavailable, connect, is_for, without_key
 from .courier import Courier
 from .options import TiledOptions
 from .route import Desk, Route
-from .spool import SpoolFolder, leftovers, waiting
+from .spool import leftovers, waiting
 
 RESUMABLE = "the run has not ended: start its node again, which goes on with it and sends them"
 
@@ -110,7 +110,7 @@ def _sent(
     down = ""
     for folder in leftovers(spool):
         try:
-            if only is not None and not _is_for(folder, only):
+            if only is not None and not is_for(only, *folder.target()):
                 folder.release()
                 continue
             route = Route.of_folder(folder, api_key)
@@ -132,17 +132,16 @@ def _sent(
             yield Uploaded(run.raw, run.derived, run.path, run.rows, "", RESUMABLE)
 
 
-def _is_for(folder: SpoolFolder, options: TiledOptions) -> bool:
-    server, container = folder.target()
-    return container == options.container and same_server(server, options.uri)
-
-
 def _send(courier: Courier, route: Route, end: float) -> tuple[str, bool]:
     """Send a run; return why that failed, and whether the server was not there at all."""
     try:
         while not route.ended:
-            if time.monotonic() > end:
+            now = time.monotonic()
+            if now > end:
                 return "there was no time left: call it again, or give it more", True
+            if now < route.quiet_until:
+                time.sleep(min(route.quiet_until, end) - now + 1e-3)
+                continue
             courier.advance(route)
     except StoreError as error:
         return str(error), isinstance(error, Unavailable)

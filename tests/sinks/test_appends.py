@@ -1,5 +1,7 @@
 """Rows of a table that reach Tiled late, through a proxy that holds one request back."""
 
+import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,12 +18,14 @@ from ptychoseg_stream.sinks.courier import Courier
 from ptychoseg_stream.sinks.derived import Derived
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sinks.ending import Ending
+from ptychoseg_stream.sinks.late import Appends
 from ptychoseg_stream.sinks.options import TiledOptions
 from ptychoseg_stream.sinks.route import Desk, Route
 from ptychoseg_stream.sinks.rows import Intake
 from ptychoseg_stream.sinks.spool import waiting
 from ptychoseg_stream.sinks.tiled import TiledSink
 from ptychoseg_stream.sinks.tiled_run import TiledRun
+from ptychoseg_stream.sinks.upload import upload_all
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,65 @@ def test_rows_that_came_twice_all_the_same_are_counted_and_the_run_is_completed(
     assert stop["exit_status"] == "fail"
     assert "20 rows of its tables are there twice" in stop["reason"]
     assert "Run raw-1: 20 rows of its tables are there twice" in caplog.text
+
+
+def test_who_goes_on_with_a_run_waits_for_rows_that_a_dead_process_sent(server, options, spool):
+    uid = str(uuid.uuid4())
+    with FaultyProxy(server.uri) as proxy:
+        mine = replace(options, uri=proxy.uri, timeout=6.0, append_timeout=6.0)
+        dead = TiledSink(mine, spool, api_key=server.api_key)
+        proxy.chosen, proxy.delay = first_append(), 3.0
+        dead.open(replace(run_info(), derived=uid))
+        dead.write("raw-1", masks_of(range(20)))
+        assert until(lambda: spool.appends.joinpath(uid).exists())
+        # As after a kill: the rows are on their way, and nobody waits for the answer.
+        second = TiledSink(replace(mine, uri=server.uri), spool, api_key=server.api_key)
+        second.open(replace(run_info(), derived=uid, resumed=True))
+        second.write("raw-1", masks_of(range(15, 30)))
+        second.close("raw-1", account_of(30))
+        assert until(lambda: second._runs["raw-1"].ended)
+        assert passed_on(proxy) == 1
+        second.shutdown()
+        dead.shutdown()
+    run = server.client()[options.container][uid]
+    assert run["primary"].base["internal"].read().seq_num.tolist() == list(range(1, 31))
+    assert "doubled" not in run.stop["account"]
+    assert list(spool.appends.iterdir()) == []
+
+
+def test_an_upload_waits_for_rows_that_a_dead_process_sent(server, options, spool):
+    lost = replace(options, uri=server.uri, timeout=2.0, append_timeout=2.0)
+    with FaultyProxy(server.uri) as proxy:
+        proxy.chosen, proxy.delay = first_append(), 3.0
+        sink = TiledSink(replace(lost, uri=proxy.uri), spool, api_key=server.api_key)
+        sink.open(run_info())
+        sink.write("raw-1", masks_of(range(20)))
+        sink.close("raw-1", account_of(20))
+        assert until(lambda: "ReadTimeout" in sink.fault() and sink.settled("raw-1"))
+        sink.shutdown()
+        assert [path.name for path in spool.appends.iterdir()] == [sink.derived_uid("raw-1")]
+        (sent,) = upload_all(lost, spool, server.api_key, 60.0)
+    assert sent.why == ""
+    table = stream_of(server, options, sent.derived)["internal"].read()
+    assert table.seq_num.tolist() == list(range(1, 21))
+    assert list(spool.appends.iterdir()) == []
+
+
+def test_a_mark_in_the_future_or_a_disk_that_takes_none_keeps_nothing_back(spool, tmp_path: Path):
+    appends = Appends(spool, TiledOptions(timeout=1.0, append_timeout=5.0))
+    with pytest.raises(Unanswered), appends.under_way("a"):
+        raise Unanswered("does not answer")
+    later = time.time() + 3600
+    os.utime(spool.appends / "a", (later, later))
+    assert appends.patience("a") == 5.0
+    os.utime(spool.appends / "a", (0, 0))
+    assert appends.patience("a") == 0.0
+    assert appends.patience("unknown") == 0.0
+    tmp_path.joinpath("file").write_text("")
+    nowhere = Appends(SpoolOptions(str(tmp_path / "file")), TiledOptions())
+    with nowhere.under_way("a"):
+        pass
+    assert nowhere.patience("a") == 0.0
 
 
 def test_a_spool_folder_is_empty_when_every_row_is_there(server, options, tmp_path: Path):

@@ -1,14 +1,10 @@
 import logging
 import pickle
 import random
-import re
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,6 +22,7 @@ from bluesky.run_engine import RunEngine
 from ophyd.sim import SynSignal
 from ptychoseg_callbacks.documents import Document, encode
 from ptychoseg_callbacks.source import Source
+from zmq_proxy import ON_LOOPBACK, running_proxy
 
 from ptychoseg_stream.errors import SourceError
 from ptychoseg_stream.sources.zmq.curve import load_keys
@@ -41,25 +38,6 @@ def eventually(condition: Callable[[], bool]) -> bool:
     while not condition() and time.monotonic() < end:
         time.sleep(0.01)
     return condition()
-
-
-@contextmanager
-def running_proxy(*arguments: str) -> Iterator[tuple[str, str]]:
-    """A real proxy in a process of its own: (in address, out address)."""
-    command = [sys.executable, "-u", "-m", "bluesky.commandline.zmq_proxy", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            text = ""
-            while "Ctrl+C" not in text and process.poll() is None:
-                text += process.stdout.readline()
-            into, out = re.findall(r"tcp://127.0.0.1:\d+", text)
-            yield into, out
-        finally:
-            process.kill()
-
-
-ON_LOOPBACK = ("--in-address", "127.0.0.1", "--out-address", "127.0.0.1")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,6 @@ from ptychoseg_stream.profile import Profile
 log = logging.getLogger(__name__)
 
 LIMIT = 120.0  # s until a wait is given up
-LOOPBACK = ("--in-address", "127.0.0.1", "--out-address", "127.0.0.1")
 
 
 def checkpoint_of(profile: Profile, derived: str = "*") -> int:
@@ -55,12 +54,15 @@ class Moment:
         ... and so many seconds have gone by.
     started : bool
         Whether the node is to have said that it reads its source first.
+    patience : float
+        How long the file is waited for [s].
     """
 
     checkpoint: int = 0
     touch: str = ""
     seconds: float = 0.0
     started: bool = True
+    patience: float = 1.0
 
 
 TOUCHED = (
@@ -79,8 +81,9 @@ def moments(seed: int, kills: int, duration: float) -> list[Moment]:
         Moment(0, chance.choice([*TOUCHED, *[""] * 4]), seconds, chance.random() < 0.7)
         for seconds in sorted(chance.uniform(0.0, 0.8 * duration) for _ in range(kills - 2))
     ]
+    soon = 0.1 * duration
     late = [
-        Moment(step, chance.choice([*TOUCHED, ""]), chance.uniform(0, 0.1 * duration))
+        Moment(step, chance.choice([*TOUCHED, ""]), chance.uniform(0, soon), patience=soon)
         for step in (chance.randint(1, 3), chance.randint(4, 9))
     ]
     return [*early, *late]
@@ -151,7 +154,7 @@ class DoomedNode:
             self._wait(lambda: ready in self.said, LIMIT)
         self._wait(lambda: checkpoint_of(self.profile) >= moment.checkpoint, LIMIT)
         if moment.touch:
-            self._wait(lambda: any(self._folder.glob(moment.touch)), 1.0)
+            self._wait(lambda: any(self._folder.glob(moment.touch)), moment.patience)
         self._wait(lambda: False, moment.seconds)
         if not self.running:
             return False
@@ -201,22 +204,6 @@ class DoomedNode:
         end = time.monotonic() + limit
         while self.running and not condition() and time.monotonic() < end:
             time.sleep(0.001)
-
-
-@contextlib.contextmanager
-def running_proxy() -> Iterator[tuple[str, str]]:
-    """A 0MQ proxy in a process of its own: (in address, out address)."""
-    command = [sys.executable, "-u", "-m", "bluesky.commandline.zmq_proxy", *LOOPBACK]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            text = ""
-            while "Ctrl+C" not in text and process.poll() is None:
-                text += process.stdout.readline()
-            into, out = re.findall(r"tcp://127.0.0.1:\d+", text)
-            yield into, out
-        finally:
-            process.kill()
 
 
 @contextlib.contextmanager

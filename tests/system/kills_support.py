@@ -71,6 +71,7 @@ def kill_profile(folder: Path, server: EmbeddedTiled, container: str, **more: An
         retry_longest=0.5,
         refused_wait=0.5,
         timeout=5.0,
+        append_timeout=10.0,
     )
     profile = replace(
         base,
@@ -136,8 +137,11 @@ class Recorded:
 
 
 def pace(recorded: Recorded) -> str:
-    """Return the pace at which a replay takes as long as it takes to label."""
-    return f"{FRAMES / recorded.duration}"
+    """Return the pace at which a replay takes twice as long as it takes to label.
+
+    A node that is to be killed behind its first checkpoint must not have ended by then.
+    """
+    return f"{FRAMES / (2 * recorded.duration)}"
 
 
 def derived_runs(server: EmbeddedTiled, container: str, raw: str) -> list[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from bluesky.callbacks.zmq import Publisher
 from bluesky.run_engine import RunEngine
-from doomed_node import LIMIT, Moment, checkpoint_of, doomed, moments, running_proxy, wait_until
+from doomed_node import LIMIT, Moment, checkpoint_of, doomed, moments, wait_until
 from kills_support import (
     FRAMES,
     STAGES,
@@ -33,6 +33,7 @@ from kills_support import (
 )
 from ophyd_async.core import StaticPathProvider, UUIDFilenameProvider, init_devices
 from ptychoseg_callbacks.documents import encode
+from zmq_proxy import ON_LOOPBACK, running_proxy
 
 from ptychoseg_stream.assemble import attach_to
 from ptychoseg_stream.sim.detectors import PlayedDetector, PlayedHDF5Detector
@@ -181,7 +182,7 @@ def test_what_a_lossy_way_loses_while_a_node_is_dead_is_read_from_the_file(
         detector = PlayedHDF5Detector(recorded.frames, provider, name="det")
     profile = kill_profile(tmp_path, tiled, "killed/zmq")
     path = write_profile(profile, tmp_path / "kills.yml")
-    with running_proxy() as (into, out):
+    with running_proxy(*ON_LOOPBACK) as (into, out):
         command = ["run", "--source", out.replace("tcp", "zmq"), "--profile", path]
         publisher = Publisher(into.removeprefix("tcp://"), serializer=encode)
         with closing(publisher), doomed(command, profile, tmp_path, tiled.api_key) as node:
