@@ -35,7 +35,7 @@ from .watch import narrated
 log = logging.getLogger(__name__)
 console = Console(width=None if sys.stdout.isatty() else 120)
 
-_UPLOAD = 30.0  # s that a replay tries at its end to send what waits
+_UPLOAD = 60.0  # s that a replay tries at its end to send what waits
 _TWO_NODES = (
     "another node with the name %s works on this machine: give this profile a name of its own, or "
     "end one of the two; what both hear of is labelled twice"
