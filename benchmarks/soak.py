@@ -69,9 +69,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, EmbeddedTiled(Path(folder)) as server:
-        _use_all_cores(server.pid)
         profile = _profile(arguments.policy, server.uri, Path(folder))
         attachment = attach_to(profile, server.api_key)
+        _leave_cores(os.getpid(), server.pid)
         samples = _soak(arguments, attachment, server)
         print("waiting for the last masks ...", flush=True)
         complete = attachment.wait(600.0)
@@ -98,9 +98,12 @@ def _profile(policy: Any, uri: str, folder: Path) -> Profile:
     )
 
 
-def _use_all_cores(pid: int | None) -> None:
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), os.sched_getaffinity(0))
+def _leave_cores(*pids: int | None) -> None:
+    """Keep processes on the first half of the cores; the node, started before, has all but one."""
+    cores = sorted(os.sched_getaffinity(0))
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), cores[: (len(cores) + 1) // 2])
 
 
 def _soak(arguments: Any, attachment: Attachment, server: EmbeddedTiled) -> list[Sample]:
@@ -130,7 +133,7 @@ def _soak(arguments: Any, attachment: Attachment, server: EmbeddedTiled) -> list
 
 
 def _central(frames: NDArray[Any], size: int) -> NDArray[Any]:
-    first = (frames.shape[1] - size) // 2
+    first = max(0, (frames.shape[1] - size) // 2)
     return frames[:, first : first + size, first : first + size]
 
 

@@ -6,7 +6,8 @@ import warnings
 import pytest
 from faulty_proxy import FaultyProxy
 
-from ptychoseg_stream.sinks.connection import Unavailable, connect, translated
+from ptychoseg_stream.sinks.connection import Unavailable, connect, is_for, translated
+from ptychoseg_stream.sinks.options import TiledOptions
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
@@ -22,3 +23,21 @@ def test_a_server_in_trouble_is_asked_once(status: int) -> None:
             connect(proxy.uri, "secret-key", 5.0)
         assert proxy.requests == ["GET /"]
         gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("server", "container", "same"),
+    [
+        ("http://localhost:8000", "a/b", True),
+        ("http://127.0.0.1:8000/api/v1", "a/b", True),
+        ("http://127.0.0.1:8001", "a/b", False),
+        ("http://beamline:8000", "a/b", False),
+        ("http://127.0.0.1:8000", "a", False),
+        ("http://[", "a/b", False),
+    ],
+)
+def test_rows_go_to_the_same_server_whatever_it_is_called(
+    server: str, container: str, same: bool
+) -> None:
+    options = TiledOptions(uri="http://127.0.0.1:8000", container="a/b")
+    assert is_for(options, server, container) is same

@@ -1,6 +1,7 @@
 """Which documents are let in: each one once, and those of a run that nobody saw start."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -83,7 +84,8 @@ class Admission:
         self._journals = journals
         self._runs: Router[_Run] = Router(lambda run: run.open)
         self._serial = 0
-        self._seen: dict[int, None] = {}  # hashes of (run, id), the oldest first
+        # Hashes of (run, id), the oldest first; a dict would look for it among all it has deleted.
+        self._seen: OrderedDict[int, None] = OrderedDict()
         self._asked: dict[str, None] = {}
         self.duplicates = 0
 
@@ -214,7 +216,7 @@ class Admission:
         for key in keys:
             self._seen[key] = None
         while len(self._seen) > MOST_IDS:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return known
 
 
