@@ -1,9 +1,6 @@
 """One scan whose frames cannot be mistaken when turned, and what carries its documents."""
 
 import logging
-import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ from ptychoseg_callbacks.feeder import Fed, feed
 from ptychoseg_callbacks.queueing.inbox import Inbox
 from ptychoseg_callbacks.source import Source
 from tiled.queries import Key
+from zmq_proxy import ON_LOOPBACK, running_proxy
 
 from ptychoseg_stream.assemble import build_inbox, build_raw, build_segmentation
 from ptychoseg_stream.profile import Profile
@@ -217,18 +215,8 @@ def label(profile: Profile, api_key: str, source: Source) -> Fed:
 @contextmanager
 def zmq_proxy() -> Iterator[tuple[str, str]]:
     """Run bluesky's proxy in a process of its own: (in address, out address)."""
-    command = [sys.executable, "-u", "-m", "bluesky.commandline.zmq_proxy"]
-    loopback = ["--in-address", "127.0.0.1", "--out-address", "127.0.0.1"]
-    with subprocess.Popen([*command, *loopback], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            text = ""
-            while "Ctrl+C" not in text and process.poll() is None:
-                text += process.stdout.readline()
-            into, out = re.findall(r"tcp://127.0.0.1:\d+", text)
-            yield into, out.replace("tcp", "zmq")
-        finally:
-            process.kill()
+    with running_proxy(*ON_LOOPBACK) as (into, out):
+        yield into, out.replace("tcp", "zmq")
 
 
 class MockKafka:
