@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 FRAMES ?=
+# One process per core, four at most; a file of tests stays together, for what it shares.
+SPREAD ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install demo test check lint types layers fast clean
 
@@ -28,10 +30,10 @@ demo: $(STAMP)
 	@$(BIN)/ptychoseg demo $(if $(FRAMES),--frames "$(FRAMES)")
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SPREAD)
 
 fast: $(STAMP)
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -69,7 +69,8 @@ class Link:
         self._encrypted = keys is not None
         self._now = monotonic
         self._since = self._tried = monotonic()
-        self._told = self._sure = False
+        self._told = ""  # what was reported of this break
+        self._sure = False
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._monitor = self._socket.get_monitor_socket()
@@ -143,7 +144,7 @@ class Link:
         if event == zmq.Event.HANDSHAKE_SUCCEEDED:
             self.connected, self.fault, self._sure = True, "", False
             log.info("%s: connected", self._endpoint)
-            self._told = False
+            self._told = ""
         elif event == zmq.Event.DISCONNECTED and self.connected:
             self.connected = False
             self.breaks += 1
@@ -184,9 +185,11 @@ class Link:
     def _try_again(self) -> None:
         """Report a connection that is missing, and make it; not only as often as libzmq does."""
         now = self._now()
-        if not self._told and now - self._since >= self._options.patience:
-            self._told = True
-            why = self.fault or "nobody answers so far"
+        why = self.fault or "nobody answers so far"
+        # A reason may be known later than a guess: which one a socket shows first is a race.
+        news = not self._told or (self._sure and why != self._told)
+        if news and now - self._since >= self._options.patience:
+            self._told = why
             log.error("%s: no connection; %s (it is tried on and on)", self._endpoint, why)
         if now - self._tried >= _RETRY:
             self._tried = now
