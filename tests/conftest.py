@@ -12,6 +12,14 @@ from ptychoseg_stream.sim import GoldBalls, Scan, simulate
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Escape what hostile documents brought into a log: it goes to another process as UTF-8."""
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_per_library() -> None:
     single_threaded()
