@@ -229,6 +229,7 @@ def build_segmentation(
             profile.batch,
             idle_timeout=profile.idle_timeout,
             checkpoint_frames=profile.spool.checkpoint_frames,
+            products_every=profile.products_every,
         ),
         raw=raw,
     )

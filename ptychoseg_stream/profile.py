@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import ProfileError
 from .node.options import NodeOptions
 from .node.spool import SpoolOptions
+from .science.experiment import ExperimentOptions
 from .science.frame import ClassCode
 from .sinks.options import TiledOptions
 from .sources.addresses import SourceOptions
@@ -38,6 +39,8 @@ class Profile:
     pixel_mask : str
         File of detector pixels that must never be used (npy, npz, HDF5; FILE or FILE:name), 0 for a
         good one as in NeXus; "" for none.
+    experiment : ExperimentOptions
+        Energy and geometry, for runs whose start document does not say them.
     node : NodeOptions
         How frames become masks and when the student learns.
     trainer : {"background", "inline"}
@@ -45,6 +48,9 @@ class Profile:
         wait for it (deterministic).
     own_process : bool
         Label in a process of its own, so that neither load nor a crash touches the scan.
+    products_every : float
+        Time between two looks at what a run says as a whole: background, pupil, maps [s]. The last
+        comes at its end.
     batch : int
         Largest micro-batch of frames.
     overload : OverloadOptions
@@ -67,9 +73,11 @@ class Profile:
     description: str = ""
     frames: FinderOptions = field(default_factory=FinderOptions)
     pixel_mask: str = ""
+    experiment: ExperimentOptions = field(default_factory=ExperimentOptions)
     node: NodeOptions = field(default_factory=NodeOptions)
     trainer: Literal["background", "inline"] = "background"
     own_process: bool = True
+    products_every: float = 5.0
     batch: int = 8
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     spool: SpoolOptions = field(default_factory=SpoolOptions)
@@ -83,6 +91,8 @@ class Profile:
         """Refuse what cannot work."""
         if self.batch < 1:
             raise ProfileError(f"batch: {self.batch} must be 1 or more")
+        if self.products_every < 0:
+            raise ProfileError(f"products_every: {self.products_every} must be 0 or more seconds")
         if not self.idle_timeout > 0:
             raise ProfileError(f"idle_timeout: {self.idle_timeout} must be more than 0 seconds")
 

@@ -19,6 +19,7 @@ from .routing import Router
 from .runs.keeper import Keeper
 from .runs.labelling import Labelling
 from .runs.open_run import OpenRun
+from .runs.publishing import Publishing
 from .runs.resume import ENDED, Receipts
 from .runs.strays import Strays
 from .segmentation_options import SegmentationOptions
@@ -77,6 +78,8 @@ class Segmentation:
         self._guard = Guard(log)
         self._labelling = Labelling(labeller, sink, self._guard, clock)
         self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
+        every = self._options.products_every
+        self._publishing = Publishing(labeller, sink, self._guard, every, monotonic)
         self._strays = Strays()
         self._quiet = monotonic()  # when nothing waited to be processed
         self.heartbeat: Callable[[], None] = lambda: None
@@ -112,6 +115,8 @@ class Segmentation:
         run.heard = self._now()
         run.heard_here = run.heard_here or received.number != 0
         whole = True
+        note = partial(run.finder.note_position, name, doc)
+        self._guard.call("read positions", note, None)
         try:
             yield from self._take(run, run.finder.of(name, doc, received.arrived), received)
             if name == "stop":
@@ -189,6 +194,7 @@ class Segmentation:
             self._make_room(next(iter(self._runs)))
         info = self._describe(start)
         run = OpenRun(uid, FrameFinder(start, self._options.finder, self._raw), journal)
+        run.experiment, run.published = info.experiment, self._now()
         run.heard_here = journal is None or not journal.resumed
         with ExitStack() as undo:
             if journal is None:  # else the next process tries again
@@ -254,6 +260,7 @@ class Segmentation:
             self._shown = run
             run.heard = self._now()
             self._keeper.labelled(run, following)
+            self._publishing.tick(run)
 
     def _stop(self, run: OpenRun, stop: Document) -> None:
         announced = self._guard.call("count", partial(run.finder.announced, stop), -1)
@@ -278,6 +285,7 @@ class Segmentation:
         """End a run; `count` is what its stop document announces, None without one."""
         self._label(run)
         account = run.end(exit_status, reason, -1 if count is None else count, self._sink)
+        self._publishing.finish(run)
         references = self._forget(run)
         if count is None:
             self._strays.closed(run.uid, reason, references)

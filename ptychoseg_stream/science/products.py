@@ -26,7 +26,7 @@ class RunProducts:
         frame, and why. What holds for single frames (cosmic rays, saturation) is not in it.
     background : ndarray of float32
         ``(H, W)`` counts per frame that the sample has no part in: mean over the samples that were
-        labelled empty. Above 0 everywhere; `TINY` where it is not known.
+        labelled empty. Above 0 everywhere; 1e-6 where it is not known.
     background_variance : ndarray of float32
         ``(H, W)`` variance of one such sample [counts^2]; NaN where it is not known.
     background_samples : ndarray of int32
@@ -41,8 +41,8 @@ class RunProducts:
         Radii of the ring, medians [px]; `inner` is 0 for a disc; NaN without any.
     sums : ndarray of float64
         ``(frames, 4)``, columns `SUMS`; NaN for a frame without a mask. Bright field: counts of the
-        valid ring pixels, summed. Dark field: those of the valid pixels outside of the ring.
-        DPC: centre of mass of the valid ring pixels against `centre` [px].
+        valid pixels of the ring and its flanks (2 px), summed. Dark field: those of the other valid
+        pixels, beam-stop left out. DPC: centre of mass of the bright field against `centre` [px].
     """
 
     frames: int

@@ -236,7 +236,7 @@ class Keeper:
             for parcel, batch in waiting:
                 self._keep_batch(route, route.folder, parcel, batch)
             if route.ending is not None and not route.ending_kept and not route.ended:
-                route.folder.end(route.ending, route.derived)
+                route.folder.end(route.ending, route.derived, route.products)
                 route.ending_kept = True
         except OSError as error:
             self._disk_failed(route, str(error))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..node.ports import Products
 from ..node.spool import SpoolOptions
 from .batch import Batch
 from .derived import Derived
@@ -90,6 +91,8 @@ class Route:
         How it ended, once it is closed and all rows are in the queue.
     closing : Ending or None
         The same, while rows are still given.
+    products : Products or None
+        What it says as a whole, while Tiled does not have it.
     ending_kept : bool
         Whether the ending is on disk.
     dropped : int
@@ -130,6 +133,7 @@ class Route:
     finished: bool = False
     closing: Ending | None = None
     ending: Ending | None = None
+    products: Products | None = None
     ending_kept: bool = False
     dropped: int = -1
     dropped_rows: int = 0
@@ -163,6 +167,7 @@ class Route:
             safe=safe,
             closing=ending,
             ending=ending,
+            products=folder.products(),
             ending_kept=ending is not None,
         )
 
@@ -205,7 +210,8 @@ class Route:
         """Whether Tiled can be given something."""
         if self.ended:
             return False
-        return not self.begun or bool(self.queue) or self.ending is not None or self.abandoned
+        given = self.queue or self.products is not None or self.ending is not None
+        return not self.begun or bool(given) or self.abandoned
 
 
 class Desk:

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from tiled.queries import Key
 
 from ..errors import StoreError
+from ..node.ports import Products
 from .arrays import MASK
 from .connection import READ_SCOPES, Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
+from .products import PRODUCTS, products_of
+from .products_file import get_products
 from .rows import COLUMNS
 
 SPEC = "PtychosegRun"
@@ -50,6 +53,8 @@ class StoredRun:
         Rows of each array.
     raw_stream, raw_data_key : str
         Stream and data key of the raw frames; empty if they are not known.
+    products : Products or None
+        What the run says as a whole; None if it has none: an older version labelled it.
     of_raw : int
         Derived runs of the same raw run, of which this is the newest; 1 where nobody looked.
     """
@@ -64,6 +69,7 @@ class StoredRun:
     lengths: Mapping[str, int] = field(default_factory=dict)
     raw_stream: str = ""
     raw_data_key: str = ""
+    products: Products | None = None
     of_raw: int = 1
 
 
@@ -230,6 +236,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
         about: Mapping[str, Any] = arrays[MASK].metadata if arrays else {}
         raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
+        products = _products(node[PRODUCTS]) if is_run and PRODUCTS in node else None
 
     def read(name: str, row: int) -> NDArray[Any]:
         with translated(uri, options.api_key_env, READ_SCOPES):
@@ -246,7 +253,16 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths,
         raw["raw_stream"],
         raw["raw_data_key"],
+        products,
     )
+
+
+def _products(node: Any) -> Products | None:
+    """Return the products of a node; None while it is being made."""
+    about = _plain(node.metadata)
+    if "frames" not in about:
+        return None
+    return products_of({name: node[name].read() for name in node}, about)
 
 
 def _of_file(path: Path, file: h5py.File) -> StoredRun:
@@ -272,6 +288,7 @@ def _of_file(path: Path, file: h5py.File) -> StoredRun:
         {name: len(array) for name, array in arrays.items()},
         raw["raw_stream"],
         raw["raw_data_key"],
+        get_products(file),
     )
 
 

@@ -8,7 +8,8 @@
     │   ├── valid_bits    (row, y, x) uint16; other arrays, where asked for
     │   └── internal      table, one row per row of mask
     ├── alarms            a stream with nothing but its table internal; there once it has a row
-    └── stages            the same
+    ├── stages            the same
+    └── products          arrays that are written again and again: see `products`
 
 What is in Tiled is the truth: `begin` takes up what an earlier attempt, or process, has left. Rows
 are written in this order: arrays, side tables, table. The last one is the commit: what was written
@@ -25,6 +26,7 @@ from tiled.client.base import BaseClient
 from tiled.client.container import Container
 from tiled.structures.core import Spec
 
+from ..node.ports import Products
 from .arrays import ARRAYS, itemsize
 from .batch import Batch, empty_block, lost_batch, resized
 from .columns import schema
@@ -32,9 +34,11 @@ from .connection import Refusal, Unavailable, adopt
 from .derived import STREAM, TABLE, Derived, array_keys, column_keys
 from .ending import Ending
 from .options import TiledOptions
+from .products import arrays_of
 from .rows import COLUMNS, NEVER_ANNOUNCED, Shape, table_schema
 from .side_tables import SIDE_TABLES, identities, identity_columns
 from .tiled_nodes import TiledArray, TiledTable, create_array, create_stream, create_table
+from .tiled_products import TiledProducts
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
@@ -91,6 +95,7 @@ class TiledRun:
         self._arrays: dict[str, TiledArray] = {}
         self._tables: dict[str, TiledTable] = {}  # by name of the stream
         self._known: dict[str, set[str]] = {}  # rows of side tables
+        self._products: TiledProducts | None = None
         self._tried = before is not None or derived.raw.resumed
         self._written = {} if before is None else before.written
 
@@ -146,6 +151,13 @@ class TiledRun:
                 self._tables[STREAM].append(sized.table)
                 self._count_filled(sized.table["reason"].to_pylist())
 
+    def put_products(self, products: Products) -> None:
+        """Write what the run says as a whole, in place of what it said before."""
+        if self.finished or self._node is None:
+            return
+        self._products = self._products or TiledProducts(self._node, self._tags)
+        self._products.put(*arrays_of(products))
+
     def end(self, ending: Ending, rows: int = 0) -> None:
         """Write the stop document of a run of at least so many rows; say that nothing follows."""
         node = self._node
@@ -166,7 +178,8 @@ class TiledRun:
             return  # the missing rows may still come, from the next process
         self.finished = True
         parts = [part.node for part in (*self._arrays.values(), *self._tables.values())]
-        nodes: list[BaseClient] = [*parts, *self._streams.values(), node]
+        whole = self._products.nodes if self._products is not None else []
+        nodes: list[BaseClient] = [*parts, *whole, *self._streams.values(), node]
         for part in nodes:
             try:
                 part.close_stream()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..assets.options import ReaderOptions
+from .positions import PositionOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class FinderOptions:
     refill_timeout : float
         How long to wait for frames that were lost on the way to appear in the store of raw
         runs [s]. After it ran out once, nothing waits until a frame was had from there.
+    positions : PositionOptions
+        Which data keys tell where the probe is.
     """
 
     streams: tuple[str, ...] = ("primary",)
@@ -48,6 +51,7 @@ class FinderOptions:
     max_read_bytes: int = 1 << 28
     max_gap: int = 100_000
     refill_timeout: float = 2.0
+    positions: PositionOptions = field(default_factory=PositionOptions)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""

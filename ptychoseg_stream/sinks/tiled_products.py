@@ -1,0 +1,102 @@
+"""The products of a run in Tiled: written again and again, the last ones stay."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tiled.client.array import ArrayClient
+from tiled.client.container import Container
+from tiled.structures.array import ArrayStructure, BuiltinDtype
+from tiled.structures.core import Spec, StructureFamily
+from tiled.structures.data_source import DataSource
+
+from .connection import adopt
+from .products import MEANINGS, PRODUCTS, Arrays
+
+SPEC = "PtychosegProducts"
+
+
+class TiledProducts:
+    """The container of products below a run; made when there is something to put.
+
+    Parameters
+    ----------
+    run : Container
+        Node of the derived run.
+    access_tags : sequence of str or None
+
+    Raises
+    ------
+    Exception
+        Any method: whatever Tiled's client raises; see `connection.translated`.
+    """
+
+    def __init__(self, run: Container, access_tags: Sequence[str] | None) -> None:
+        self._run = run
+        self._tags = access_tags
+        self._node: Container | None = None
+        self._arrays: dict[str, ArrayClient] = {}
+
+    @property
+    def nodes(self) -> list[Any]:
+        """The container and its arrays, as far as they are known."""
+        return [*self._arrays.values(), *([self._node] if self._node is not None else [])]
+
+    def put(self, arrays: Arrays, about: Mapping[str, Any]) -> None:
+        """Write all arrays, and what is said about them, in place of those before."""
+        node = self._container()
+        for name, values in arrays.items():
+            if values.size:
+                self._put(node, name, values)
+        # Last: whoever reads `frames` finds arrays that are at least as new.
+        node.update_metadata(dict(about), drop_revision=True)
+
+    def _container(self) -> Container:
+        run, tags = self._run, self._tags
+        if self._node is not None:
+            return self._node
+        specs = [Spec(SPEC, "1.0")]
+        node = adopt(
+            run, PRODUCTS, lambda: run.create_container(PRODUCTS, specs=specs, access_tags=tags)
+        )
+        self._arrays = {name: node[name] for name in node}
+        self._node = node
+        return node
+
+    def _put(self, node: Container, name: str, values: NDArray[Any]) -> None:
+        if name not in self._arrays:
+            self._arrays[name] = self._create(node, name, values)
+        array = self._arrays[name]
+        if array.shape != values.shape:  # an array can grow in Tiled, and not shrink
+            values = _padded(values, array.shape)
+        array.patch(values, offset=(0,) * values.ndim, extend=values.shape != array.shape)
+
+    def _create(self, node: Container, name: str, values: NDArray[Any]) -> ArrayClient:
+        structure = ArrayStructure(
+            shape=values.shape,
+            chunks=tuple((size,) for size in values.shape),
+            data_type=BuiltinDtype.from_numpy_dtype(values.dtype),
+        )
+        source = DataSource(structure_family=StructureFamily.array, structure=structure)
+        metadata = {"meaning": MEANINGS[name]}
+        return adopt(
+            node,
+            name,
+            lambda: node.new(
+                StructureFamily.array,
+                [source],
+                key=name,
+                metadata=metadata,
+                access_tags=self._tags,
+            ),
+        )
+
+
+def _padded(values: NDArray[Any], least: Sequence[int]) -> NDArray[Any]:
+    """Return values with NaN behind them, up to a least shape; whole numbers with zeros."""
+    shape = tuple(max(sides) for sides in zip(values.shape, least, strict=True))
+    fill = np.nan if values.dtype.kind == "f" else 0
+    padded = np.full(shape, fill, values.dtype)
+    padded[tuple(slice(side) for side in values.shape)] = values
+    return padded
