@@ -198,7 +198,9 @@ class Route:
             return True
         if self.finished:
             return False
-        return bool(waiting) or not (self.begun or self.spooling)
+        if not self.spooling and (self.products is not None or not self.begun):
+            return True
+        return bool(waiting)
 
     @property
     def next_try(self) -> float:
