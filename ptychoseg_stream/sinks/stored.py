@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tiled.queries import Key
 
 from ..errors import StoreError
+from ..node.ports import Products
 from .arrays import MASK
 from .connection import READ_SCOPES, Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
@@ -52,6 +53,8 @@ class StoredRun:
         Stream and data key of the raw frames; empty if they are not known.
     of_raw : int
         Derived runs of the same raw run, of which this is the newest; 1 where nobody looked.
+    products : Products or None
+        What the run says as a whole; None if it has none, as runs of older versions.
     """
 
     uid: str
@@ -65,6 +68,7 @@ class StoredRun:
     raw_stream: str = ""
     raw_data_key: str = ""
     of_raw: int = 1
+    products: Products | None = None
 
 
 @contextmanager
