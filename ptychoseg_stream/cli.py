@@ -213,8 +213,8 @@ def export(
 ) -> None:
     """Write frames, masks, background, positions and geometry of a run as one CXI file.
 
-    cdtools, PtyPy, ptychodus, PyNX and NeXus viewers read it. Options count before what the run
-    says; the profile says which server a uid is looked up on, and where raw runs are.
+    cdtools, PtyPy, ptychodus and viewers of NeXus read it. Options count before what the run says;
+    the profile says which server a uid is looked up on, and where raw runs are.
 
     Next: `silx view FILE`, or docs/how-to/feed-reconstruction-codes.md for each of the codes.
     """

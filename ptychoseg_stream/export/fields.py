@@ -1,7 +1,7 @@
 """What a CXI file says beside its stacks of frames, and where.
 
 Sources: CXI file format 1.6, NeXus definitions NXcxi_ptycho, NXdetector, NXdata; names and signs
-are those that cdtools, PtyPy, ptychodus and PyNX read.
+are those that cdtools, PtyPy and ptychodus read.
 """
 
 import json
@@ -118,6 +118,7 @@ def _write_entry(file: h5py.File, run: ExportRun) -> None:
         if time > 0:
             put(file, f"{ENTRY}/{name}", datetime.fromtimestamp(time, UTC).isoformat())
     put(file, f"{SAMPLE}/name", run.sample or "unknown")
+    put(file, f"{INSTRUMENT}/name", "unknown")  # PyNX wants one
 
 
 def _write_source(file: h5py.File, run: ExportRun) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DatasetError, StoreError
+from ..node.ports import Products
 from ..science.experiment import Experiment, Positions
 from ..sinks.arrays import MASK, VALID_BITS
 from ..sinks.stored import StoredRun
@@ -49,20 +50,10 @@ def gather(run: StoredRun, raw: RawFrames, given: Given) -> Gathered:
     DatasetError
         If metadata are missing, or do not fit the run; the text names what supplies them.
     """
-    if run.products is None:
-        raise StoreError(
-            f"run {run.uid} holds no products (background, pupil, static mask): it was labelled by "
-            "an earlier version, or has no frame with a mask; label it again with `ptychoseg "
-            "replay`"
-        )
-    if VALID_BITS not in run.arrays:
-        raise StoreError(
-            f"run {run.uid} does not say which pixels are valid: label it again with `ptychoseg "
-            f"replay` and `{VALID_BITS}` in `tiled.arrays` of the profile"
-        )
+    products = _products(run)
     frames = len(run.table["raw_index"])
-    experiment = _experiment(run.products.experiment, raw.experiment, given.experiment)
-    positions = _positions(run, raw, given, frames)
+    experiment = _experiment(products.experiment, raw.experiment, given.experiment)
+    positions = _positions(run, products.positions, raw, given, frames)
     _require(run, experiment, positions)
     rows, notes = _chosen(run, positions)
     first = _first_image(run, raw, int(rows[0]), frames)
@@ -80,7 +71,7 @@ def gather(run: StoredRun, raw: RawFrames, given: Given) -> Gathered:
         image=raw.read,
         classes=lambda row: np.asarray(run.read(MASK, row), np.uint8),
         bits=lambda row: np.asarray(run.read(VALID_BITS, row), np.uint16),
-        products=run.products.of_frames,
+        products=products.of_frames,
         positions=positions[rows],
         experiment=experiment,
         pedestal=float(prepare.get("pedestal", 0.0)),
@@ -92,6 +83,21 @@ def gather(run: StoredRun, raw: RawFrames, given: Given) -> Gathered:
         provenance=_provenance(run, raw, given, rows),
     )
     return Gathered(exported, tuple(notes))
+
+
+def _products(run: StoredRun) -> Products:
+    if run.products is None:
+        raise StoreError(
+            f"run {run.uid} holds no products (background, pupil, static mask): it was labelled by "
+            "an earlier version, or has no frame with a mask; label it again with `ptychoseg "
+            "replay`"
+        )
+    if VALID_BITS not in run.arrays:
+        raise StoreError(
+            f"run {run.uid} does not say which pixels are valid: label it again with `ptychoseg "
+            f"replay` and `{VALID_BITS}` in `tiled.arrays` of the profile"
+        )
+    return run.products
 
 
 def _experiment(*sources: Experiment) -> Experiment:
@@ -112,7 +118,9 @@ def _experiment(*sources: Experiment) -> Experiment:
     )
 
 
-def _positions(run: StoredRun, raw: RawFrames, given: Given, frames: int) -> Positions:
+def _positions(
+    run: StoredRun, known: Positions, raw: RawFrames, given: Given, frames: int
+) -> Positions:
     """Return ``(frames, 2)``; NaN where nobody knows."""
     if given.positions is not None:
         if len(given.positions) != frames:
@@ -122,7 +130,7 @@ def _positions(run: StoredRun, raw: RawFrames, given: Given, frames: int) -> Pos
             )
         return given.positions
     told = np.full((frames, 2), np.nan)
-    known = run.products.positions[:frames] if run.products else told[:0]
+    known = known[:frames]
     told[: len(known)] = known
     if not np.isfinite(told).all(axis=1).any() and raw.positions is not None:
         told[:] = raw.positions if len(raw.positions) == frames else np.nan

@@ -71,7 +71,7 @@ def open_raw(run: StoredRun, frames: str, profile: Profile) -> Generator[RawFram
             "the frames with --frames FILE:/dataset"
         )
     try:
-        yield _of_store(run, store, profile.raw.uri)
+        yield frames_of_store(run, store, profile.raw.uri)
     finally:
         store.close()
 
@@ -99,7 +99,8 @@ def _of_stack(stack: FrameStack, target: str) -> RawFrames:
     return RawFrames(stack.name, len(stack), stack.__getitem__, said, facts.positions)
 
 
-def _of_store(run: StoredRun, store: RawStore, uri: str) -> RawFrames:
+def frames_of_store(run: StoredRun, store: RawStore, uri: str) -> RawFrames:
+    """Return the frames that a store of raw runs has of a run; read one at a time."""
     uid = str(run.start.get("original_run_uid", ""))
     name = f"run {uid} of {uri}"
 

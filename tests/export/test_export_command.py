@@ -1,5 +1,6 @@
 """The command, on a run that the node labelled and the HDF5 sink stored."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,16 @@ import h5py
 import numpy as np
 import pytest
 from export_support import experiment_of, products_of
+from numpy.typing import NDArray
 from stored_runs import Stored, save_frames, stored
 from typer.testing import CliRunner, Result
 
 from ptychoseg_stream.cli import app
+from ptychoseg_stream.errors import DatasetError
 from ptychoseg_stream.export.cxi import write_cxi
 from ptychoseg_stream.export.gather import gather
 from ptychoseg_stream.export.given import Given
-from ptychoseg_stream.export.raw import open_raw
+from ptychoseg_stream.export.raw import frames_of_store, open_raw
 from ptychoseg_stream.node.ports import Products
 from ptychoseg_stream.profile import Profile
 from ptychoseg_stream.sim import GoldBalls, Scan, simulate
@@ -144,3 +147,38 @@ def test_a_run_whose_frames_came_in_events_says_how_to_name_them(
     assert result.exit_code == 2
     assert "--frames FILE:/dataset" in result.output
     assert "`raw.uri`" in result.output
+
+
+class Kept:
+    """A store of raw runs that has three frames of one key."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.frames = scan.frames[:3]
+
+    def start_of(self, uid: str) -> Mapping[str, Any] | None:
+        return None
+
+    def notes_of(self, run_uid: str) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        return ()
+
+    def stop_of(self, run_uid: str) -> Mapping[str, Any] | None:
+        return None
+
+    def read(
+        self, run_uid: str, stream: str, data_key: str, first: int, last: int
+    ) -> NDArray[Any] | None:
+        known = (run_uid, stream, data_key) == ("raw", "primary", "image")
+        frames = self.frames[first:last]
+        return frames if known and len(frames) else None
+
+    def count(self, run_uid: str, stream: str, data_key: str) -> int:
+        return len(self.frames)
+
+
+def test_raw_frames_are_had_from_a_store_of_raw_runs(labelled: Stored, scan: Scan) -> None:
+    with labelled.open() as run:
+        raw = frames_of_store(run, Kept(scan), "tiled://127.0.0.1:8000")
+    assert raw.count == 3
+    assert np.array_equal(raw.read(2), scan.frames[2])
+    with pytest.raises(DatasetError, match="no frame 3; give the raw frames with --frames"):
+        raw.read(3)

@@ -50,11 +50,19 @@ def test_ptypys_hdf5_loader_finds_a_position_and_weights_for_each_frame(
             assert field[()].item() > 0
 
 
-def test_pynx_masks_all_that_is_not_0(tmp_path: Path, run: ExportRun) -> None:
-    # pynx/ptycho/runner: what is not 0 in detector_1/mask is bad.
+def test_pynx_takes_what_is_not_0_for_bad_and_needs_positions_the_other_way_round(
+    tmp_path: Path, run: ExportRun
+) -> None:
+    # pynx 2022.1, pynx/ptycho/runner/cxi.py: load_scan, load_data.
     with h5py.File(exported(tmp_path, run)) as file:
         mask: Any = file[f"{DETECTOR}/mask"]
-        assert np.array_equal(mask[:] != 0, run.static != 0)
+        assert np.array_equal((mask[()] != 0).astype(np.int8), run.static != 0)
+        assert file["entry_1/instrument_1/name"].asstr()[()]
+        assert "dark" not in file[DETECTOR]  # it would take that off; ours is data_dark
+        moved: Any = file["entry_1/sample_1/geometry_1/translation"]
+        x, _ = moved[0:2]
+        assert len(x) == 3  # "less than 4 scan positions": an error, so no silent trap
+        assert len(moved[()].T[0:2][0]) == len(run)  # as the page says, in a copy
 
 
 def test_ptychodus_finds_its_paths_in_the_cxi_file(tmp_path: Path, run: ExportRun) -> None:
