@@ -60,7 +60,8 @@ def _stacks(file: h5py.File, run: ExportRun) -> tuple[Any, ...]:
     """Create what holds an image per frame: data, pixel_mask, valid, class_map."""
     data = _stack(file, f"{DETECTOR}/data", run, np.float32)
     data.attrs["units"] = "counts"
-    data.attrs["long_name"] = "photons, repaired where a pixel is wrong in this frame only"
+    data.attrs["long_name"] = "photons"
+    data.attrs["meaning"] = "(raw - pedestal) / gain, repaired where wrong in this frame only"
     data.attrs["axes"] = "translation:y:x"  # as CXI has it; NeXus' are those of the group
     reasons = _stack(file, f"{DETECTOR}/pixel_mask", run, np.uint32)
     reasons.attrs["bit_legend"] = json.dumps(bit_legend())
