@@ -57,6 +57,8 @@ class StoredRun:
         What the run says as a whole; None if it has none: an older version labelled it.
     of_raw : int
         Derived runs of the same raw run, of which this is the newest; 1 where nobody looked.
+    products : Products or None
+        What the run says as a whole; None if it has none, as runs of older versions.
     """
 
     uid: str
@@ -71,6 +73,7 @@ class StoredRun:
     raw_data_key: str = ""
     products: Products | None = None
     of_raw: int = 1
+    products: Products | None = None
 
 
 @contextmanager
