@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..science.experiment import Experiment
 from ..science.frame import BitMap, BoolArray, ClassMap
 from .detection import Detector, cosmic_tracks
 from .optics import OVERSAMPLING, Beam, Pupil, blur, empty_beam, far_field
@@ -15,6 +16,8 @@ from .sample import ENERGY_EV, Balls, gold_on_membrane
 from .truth import class_map, stop_arm
 
 OBJECT_PIXEL = 11.128e-9  # m; wavelength * distance / (104 px * pixel pitch) of the measured frames
+DISTANCE = 0.168  # m, from the sample to the detector
+PIXEL_SIZE = 180e-6  # m, of the detector; of the file only distance / pixel size is known
 BATCH = 16  # frames propagated together: 16 windows of complex64 stay near the caches
 GAP_ROW = 72  # below the beam, in the dark field
 STRONG = Balls(diameter=65e-9, coverage=0.3, layers=3, cluster=12.0)
@@ -56,6 +59,11 @@ class Scan:
     bits: BitMap
     background: NDArray[np.float64]
     signal: NDArray[np.float32] | None = None
+
+    @property
+    def experiment(self) -> Experiment:
+        """Energy and geometry."""
+        return Experiment(self.energy_eV, DISTANCE, (PIXEL_SIZE, PIXEL_SIZE))
 
 
 def simulate(options: GoldBalls | None = None) -> Scan:

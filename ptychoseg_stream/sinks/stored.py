@@ -53,8 +53,6 @@ class StoredRun:
         Rows of each array.
     raw_stream, raw_data_key : str
         Stream and data key of the raw frames; empty if they are not known.
-    products : Products or None
-        What the run says as a whole; None if it has none: an older version labelled it.
     of_raw : int
         Derived runs of the same raw run, of which this is the newest; 1 where nobody looked.
     products : Products or None
@@ -71,7 +69,6 @@ class StoredRun:
     lengths: Mapping[str, int] = field(default_factory=dict)
     raw_stream: str = ""
     raw_data_key: str = ""
-    products: Products | None = None
     of_raw: int = 1
     products: Products | None = None
 
@@ -256,7 +253,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths,
         raw["raw_stream"],
         raw["raw_data_key"],
-        products,
+        products=products,
     )
 
 
@@ -291,7 +288,7 @@ def _of_file(path: Path, file: h5py.File) -> StoredRun:
         {name: len(array) for name, array in arrays.items()},
         raw["raw_stream"],
         raw["raw_data_key"],
-        get_products(file),
+        products=get_products(file),
     )
 
 
