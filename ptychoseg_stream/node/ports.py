@@ -38,6 +38,8 @@ class RunInfo:
         stored.
     target : str
         Where its rows go, without a key; must be the same, too. Not stored.
+    experiment : Experiment
+        Energy and geometry, as far as start document and profile tell.
     """
 
     uid: str
@@ -48,6 +50,7 @@ class RunInfo:
     resumed: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
+    experiment: Experiment = field(default_factory=Experiment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,10 +80,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(folder: Path, port: int, **more: Any) -> Iterator[FeedServer]:
+def serving(folder: Path, port: int, farewell: float = 5.0, **more: Any) -> Iterator[FeedServer]:
     """A server with its log below `folder`; it says goodbye at the end."""
     options = FeedOptions(serve=f"tcp://127.0.0.1:{port}", **more)
-    server = FeedServer(options, SpoolOptions(str(folder), min_free_bytes=0), TILED)
+    server = FeedServer(
+        options, SpoolOptions(str(folder), min_free_bytes=0), TILED, farewell=farewell
+    )
     try:
         yield server
     finally:

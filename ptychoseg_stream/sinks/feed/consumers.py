@@ -13,7 +13,7 @@ on disk, not in memory.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,10 +83,16 @@ class Consumers:
             for each in self._known.values()
         )
 
-    def hear(self) -> None:
-        """Take all requests there are."""
-        while self._router.poll(0):
-            identity, *parts = self._router.recv_multipart()
+    def receive(self) -> list[list[bytes]]:
+        """Return the requests there are, for `answer`."""
+        requests: list[list[bytes]] = []
+        while len(requests) < _MOST and self._router.poll(0):
+            requests.append(self._router.recv_multipart())
+        return requests
+
+    def answer(self, requests: Sequence[list[bytes]]) -> None:
+        """Answer requests."""
+        for identity, *parts in requests:
             try:
                 self._take(identity, parts)
             except FeedError as error:
@@ -115,11 +121,11 @@ class Consumers:
             del self._known[next(iter(self._known))]
         self._known[identity] = consumer
         if consumer.run is None:
-            self._begin(identity, consumer, answer=True)
+            self._begin(identity, consumer, told=False)
         else:
             self._grant(identity, consumer, consumer.run, following)
 
-    def _begin(self, identity: bytes, consumer: _Consumer, answer: bool = False) -> None:
+    def _begin(self, identity: bytes, consumer: _Consumer, told: bool = True) -> None:
         """Find the run that a consumer wants."""
         consumer.run = self._find(consumer.want)
         if consumer.run is not None:
@@ -127,7 +133,7 @@ class Consumers:
         elif consumer.want:
             self._tell(identity, "gone", {"run": consumer.want, "reason": _UNKNOWN, "tiled": ""})
             self._known.pop(identity, None)
-        elif answer:
+        elif not told:
             self._tell(identity, "waiting", {})
 
     def _grant(self, identity: bytes, consumer: _Consumer, run: RunLog, following: int) -> None:

@@ -87,7 +87,7 @@ class Orders:
             if admitted is None:
                 return
             self._waiting.append(admitted)
-        with suppress(BlockingIOError):  # it rings already
+        with suppress(OSError):  # it rings already, or nobody listens any more
             self._button.send(b"!")
 
     def take(self) -> list[Order]:

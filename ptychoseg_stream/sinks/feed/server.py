@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import zmq
 
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _TICK_MS = 500  # longest pause, and how often listeners hear that the node is alive
 _SOON_MS = 10  # until a full socket is tried again
-_FAREWELL = 5.0  # s that consumers have at the end for what they have not got
 
 
 @dataclass(slots=True)
@@ -54,6 +54,8 @@ class FeedServer:
         Address of the container of derived runs; told to consumers who want what is not kept.
     monotonic : callable
         Seconds of a clock that never jumps.
+    farewell : float
+        How long `shutdown` waits for consumers who have not got everything [s].
 
     Raises
     ------
@@ -67,7 +69,9 @@ class FeedServer:
         spool: SpoolOptions,
         tiled: str = "",
         monotonic: Callable[[], float] = time.monotonic,
+        farewell: float = 5.0,
     ) -> None:
+        self._farewell = farewell
         self._tiled = tiled.rstrip("/")
         self._now = monotonic
         self._sockets = Sockets(options, monotonic)
@@ -117,23 +121,28 @@ class FeedServer:
         while not quitting or (self._behind() and self._now() < end):
             poller.poll(_SOON_MS if full or quitting else _TICK_MS)
             bound = self._guard.call("listen", self._sockets.bind, False)
+            # A run that began before it was asked for is known then.
+            requests = self._guard.call("hear consumers", self._hear, [])
             for order in self._orders.take():
                 quitting |= isinstance(order, Quit)
-                self._guard.call("tell a run", lambda order=order: self._do(order), None)
-            full = self._guard.call("serve consumers", self._serve, False)
+                self._guard.call("tell a run", partial(self._do, order), None)
+            full = self._guard.call("serve consumers", partial(self._serve, requests), False)
             if bound and self._now() - told > _TICK_MS / 1000:
                 told = self._now()
                 self._sockets.publish(pack("alive", {}))
             if quitting and end == float("inf"):
-                end = self._now() + _FAREWELL
+                end = self._now() + self._farewell
         self._shelf.shut()
         self._sockets.close()
         self._orders.close()
 
-    def _serve(self) -> bool:
+    def _hear(self) -> list[list[bytes]]:
+        return [] if self._consumers is None else self._consumers.receive()
+
+    def _serve(self, requests: list[list[bytes]]) -> bool:
         if self._consumers is None:
             return False
-        self._consumers.hear()
+        self._consumers.answer(requests)
         full = self._consumers.serve()
         self._shelf.tidy(self._consumers.used)
         return full

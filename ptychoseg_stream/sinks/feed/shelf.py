@@ -13,7 +13,7 @@ from .log import RunLog, first_message
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".log"
-_FREE_EVERY = 16 << 20  # bytes between two looks at the free space
+_LOOK_EVERY = 16 << 20  # bytes, at most, between two looks at what is free
 
 
 class Shelf:
@@ -35,7 +35,7 @@ class Shelf:
         self._min_free = min_free_bytes
         self._logs: dict[str, RunLog] = {}  # by name of the file
         self._writing: set[str] = set()
-        self._unlooked = _FREE_EVERY
+        self._unlooked = 0  # bytes since it was looked
 
     def open(self, info: RunInfo) -> RunLog:
         """Return the log of a run that begins or goes on; new messages go there.
@@ -62,9 +62,10 @@ class Shelf:
         OSError
             If there is no room for it, or the disk is broken.
         """
-        self._unlooked += sum(map(len, parts))
-        if self._unlooked >= _FREE_EVERY:
-            self._make_room(self._unlooked)
+        size = sum(map(len, parts))
+        self._unlooked += size
+        if self._unlooked >= min(_LOOK_EVERY, self._keep // 8):
+            self._make_room(size)
             self._unlooked = 0
         run.append(parts)
 

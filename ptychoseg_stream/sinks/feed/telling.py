@@ -1,18 +1,17 @@
 """A run becomes items: what was told of it is remembered, and nothing is told twice. No I/O."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...node.ports import Account, Products, RunInfo
-from ...science.experiment import Experiment, Positions
-from ...science.frame import BitMap, ClassCode, Frame, Mask, ValidBit, bit_legend, legend
+from ...science.frame import ClassCode, Frame, Mask, ValidBit, bit_legend, legend
 from ..derived import Derived
 from .items import FrameItem, Item, PositionsItem, ProductsItem, Revision, Start, Stop
+from .news import News
 
 Shape = tuple[int, int]
 
@@ -53,9 +52,7 @@ class Telling:
         self._info = info
         self._tiled = tiled
         self._shape: Shape = (0, 0)
-        self._revision = 0
-        self._bits: BitMap | None = None  # static ones
-        self._known = np.zeros(0, bool)  # which positions were told
+        self._news = News()
 
     def take(self, item: Item) -> Item:
         """Remember an item that is told, or was; return it."""
@@ -65,10 +62,9 @@ class Telling:
         elif isinstance(item, FrameItem):
             self.index = item.index + 1
         elif isinstance(item, Revision):
-            self._revision = item.revision
-            self._bits = item.bits if self._bits is None else self._bits | item.bits
+            self._news.revise(item.bits)
         elif isinstance(item, PositionsItem):
-            self._note(item.first, _finite(item.positions))
+            self._news.place(item.first, item.positions)
         return item
 
     def frames(self, frames: Sequence[Frame], masks: Sequence[Mask]) -> Iterator[Item]:
@@ -80,11 +76,15 @@ class Telling:
             yield self.take(self._frame(frame, mask))
 
     def products(self, products: Products) -> Iterator[Item]:
-        """Yield what the run says as a whole, and what of it is new."""
+        """Yield what the run says as a whole, behind what of it holds for earlier frames."""
+        uid, news = self._info.uid, self._news
         yield from self._begin(products.of_frames.pixel_mask.shape)
-        yield from map(self.take, self._revised(products.of_frames.pixel_mask))
-        yield from map(self.take, self._positioned(products.positions))
-        yield self.take(ProductsItem(self.seq, self._info.uid, products))
+        bits = news.bits_of(products.of_frames.pixel_mask)
+        if bits is not None and self.index:
+            yield self.take(Revision(self.seq, uid, 0, self.index, bits, news.revision + 1))
+        if (known := news.positions_of(products.positions)) is not None:
+            yield self.take(PositionsItem(self.seq, uid, *known))
+        yield self.take(ProductsItem(self.seq, uid, products))
 
     def stop(self, account: Account) -> Iterator[Item]:
         """Yield the end of the run."""
@@ -107,7 +107,7 @@ class Telling:
             derived=self._info.derived,
             shape=(shape[0], shape[1]),
             num_points=planned if isinstance(planned, int) and planned > 0 else 0,
-            experiment=_experiment(start),
+            experiment=self._info.experiment,
             classes=legend(),
             bits=bit_legend(),
             start=self._clean(short),
@@ -132,58 +132,13 @@ class Telling:
             image=frame.image,
             classes=classes,
             valid_bits=bits,
-            revision=self._revision,
+            revision=self._news.revision,
             status=status,
             verdict=str(mask.verdict),
         )
 
-    def _revised(self, pixel_mask: BitMap) -> Iterator[Item]:
-        """Yield the bits that were not known to hold for all frames."""
-        before = self._bits
-        if before is None or before.shape != pixel_mask.shape:
-            before = np.zeros_like(pixel_mask)
-        new = pixel_mask & ~before
-        if new.any() and self.index:
-            yield Revision(self.seq, self._info.uid, 0, self.index, new, self._revision + 1)
-
-    def _positioned(self, positions: Positions) -> Iterator[Item]:
-        """Yield the positions that were not known, and what lies between them."""
-        known = _finite(positions)
-        before = np.zeros(len(known), bool)
-        length = min(len(known), len(self._known))
-        before[:length] = self._known[:length]
-        new = np.flatnonzero(known & ~before)
-        if new.size:
-            first, last = int(new[0]), int(new[-1]) + 1
-            yield PositionsItem(self.seq, self._info.uid, first, positions[first:last])
-
-    def _note(self, first: int, known: NDArray[np.bool_]) -> None:
-        last = first + len(known)
-        if last > len(self._known):
-            self._known = np.concatenate([self._known, np.zeros(last - len(self._known), bool)])
-        self._known[first:last] |= known
-
     def _clean(self, value: Any) -> Any:
         return Derived(replace(self._info, derived=""), "", 0.0).clean(value)
-
-
-def _finite(positions: Positions) -> NDArray[np.bool_]:
-    """Return which rows are known."""
-    return np.asarray(np.isfinite(positions).all(axis=1))
-
-
-def _experiment(start: Mapping[str, Any]) -> Experiment:
-    """Return what a start document of ours says; what others say, a `Products` brings."""
-    energy, distance = (
-        _positive(start.get("energy_eV")),
-        _positive(start.get("detector_distance_m")),
-    )
-    return Experiment(energy=energy, distance=distance)
-
-
-def _positive(value: Any) -> float:
-    good = isinstance(value, int | float) and np.isfinite(value) and value > 0
-    return float(value) if good else 0.0
 
 
 def _product(shape: Any) -> int:

@@ -30,8 +30,8 @@ MOST_BYTES = 1 << 30  # of an array
 _MOST_HEADER = 1 << 20  # bytes
 _MOST_ARRAYS = 16
 _MOST_SIDES = 4
-_DTYPES = {np.dtype(f"<{kind}{size}") for kind in "ui" for size in (1, 2, 4, 8)}
-_DTYPES |= {np.dtype(f"<f{size}") for size in (2, 4, 8)} | {np.dtype("?")}
+_INTEGERS = [f"<{kind}{size}" for kind in "ui" for size in (1, 2, 4, 8)]
+_DTYPES = {np.dtype(name) for name in (*_INTEGERS, "<f2", "<f4", "<f8", "?")}
 _UNCOMPRESSED = frozenset(("image",))  # noise does not shrink, and takes its time
 
 
@@ -145,7 +145,7 @@ def split(record: bytes) -> list[bytes]:
         (count,) = struct.unpack_from("<I", record)
         sizes = struct.unpack_from(f"<{min(count, 2 + _MOST_ARRAYS)}I", record, 4)
     except struct.error:
-        count, sizes = 0, ()
+        _refuse("its parts do not add up")
     begin = 4 + 4 * count
     if count != len(sizes) or begin + sum(sizes) != len(record):
         _refuse("its parts do not add up")
