@@ -4,15 +4,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-from feed_support import ACCOUNT, DERIVED, SHAPE, START, Following, frame_of, info_of, mask_of
+from feed_support import (
+    ACCOUNT,
+    DERIVED,
+    SHAPE,
+    START,
+    Following,
+    frame_of,
+    info_of,
+    mask_of,
+    products_of,
+)
 from test_feed_server import in_order, indices, kinds, until
 
 from ptychoseg_stream.errors import FeedError, SourceError
-from ptychoseg_stream.feed import FrameItem, Start, Stop, follow
+from ptychoseg_stream.feed import FrameItem, ProductsItem, Revision, Start, Stop, follow
+from ptychoseg_stream.node.ports import Products
 from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sinks.options import TiledOptions
@@ -120,3 +132,50 @@ def test_a_server_that_is_away_is_asked_again_and_then_given_up(port: int) -> No
 def test_a_server_that_refuses_is_not_asked_again(tiled: EmbeddedTiled) -> None:
     with pytest.raises(SourceError, match="refuses"):
         list(follow(f"{tiled.uri}/a/b", api_key="wrong"))
+
+
+def put_products(tiled: EmbeddedTiled, container: str, products: Products, new: bool) -> None:
+    """Write products as a node does: arrays first, then what is said of them."""
+    run: Any = tiled.client()
+    for key in (*container.split("/"), DERIVED):
+        run = run[key]
+    node = run.create_container("products") if new else run["products"]
+    parts = products.of_frames
+    arrays = {name: getattr(parts, name) for name in (*MAPS, "sums")}
+    for name, values in {**arrays, "positions": products.positions}.items():
+        if new:
+            node.write_array(values, key=name)
+        else:
+            node[name].patch(values, offset=(0,) * values.ndim, extend=True)
+    about = {"frames": parts.frames, "used": parts.used, "centre_y": 2.5, "energy_eV": 800.0}
+    node.update_metadata(about)
+
+
+MAPS = ("pixel_mask", "background", "background_variance", "background_samples", "pupil", "mean")
+
+
+def test_products_revisions_and_positions_come_with_their_container(
+    tiled: EmbeddedTiled, container: str, sink: TiledSink
+) -> None:
+    sink.open(info_of())
+    write(sink, 0, 4)
+    put_products(tiled, container, products_of(4, [(1, 1)], 2), new=True)
+    consumer = Following(f"{tiled.uri}/{container}/{DERIVED}", api_key=tiled.api_key)
+    until(lambda: "ProductsItem" in kinds(consumer.items))
+    write(sink, 4, 6)
+    put_products(tiled, container, products_of(6, [(1, 1), (2, 2)], 3), new=False)
+    until(lambda: kinds(consumer.items).count("ProductsItem") > 1)
+    sink.close("raw-1", ACCOUNT)
+    items = consumer.result()
+    assert in_order(items)
+    told = ["Revision", "PositionsItem", "ProductsItem"]
+    assert kinds(items) == ["Start", *told, *told, "Stop"]
+    first, second = (item for item in items if isinstance(item, Revision))
+    assert (first.first, first.last, second.last, second.revision) == (0, 4, 6, 2)
+    assert np.argwhere(second.bits).tolist() == [[2, 2]]
+    assert [item.revision for item in items if isinstance(item, FrameItem)] == [0] * 4 + [1] * 2
+    *_, last = (item.products for item in items if isinstance(item, ProductsItem))
+    assert last.of_frames.frames == 6
+    assert last.of_frames.centre[0] == 2.5
+    assert last.experiment.energy == 800.0
+    assert last.positions.shape == (6, 2)

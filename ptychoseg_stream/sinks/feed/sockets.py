@@ -48,7 +48,7 @@ class Sockets:
     def __init__(
         self, options: FeedOptions, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        keys = _read_keys(options)
+        keys = read_keys(options)
         self._now = monotonic
         self._options = options
         self._context = zmq.Context()
@@ -128,7 +128,14 @@ class Sockets:
         return guard
 
 
-def _read_keys(options: FeedOptions) -> tuple[bytes, bytes] | None:
+def read_keys(options: FeedOptions) -> tuple[bytes, bytes] | None:
+    """Return public and secret key of the node; None without encryption.
+
+    Raises
+    ------
+    ProfileError
+        If they cannot be used, or there is no folder of those who may listen.
+    """
     if not options.curve_secret:
         return None
     try:
