@@ -18,6 +18,7 @@ from .node.options import NodeOptions
 from .node.spool import SpoolOptions
 from .science.experiment import ExperimentOptions
 from .science.frame import ClassCode
+from .sinks.feed.options import FeedOptions
 from .sinks.options import TiledOptions
 from .sources.addresses import SourceOptions
 from .sources.tiled.raw import RawOptions
@@ -65,6 +66,8 @@ class Profile:
         How `ptychoseg run` takes documents from 0MQ, Kafka and Tiled.
     tiled : TiledOptions
         Where masks go. `uri` "embedded" starts a server of our own, for trying things out.
+    feed : FeedOptions
+        Where frames and masks are told live.
     cache : str
         Folder of centroids and students; "~" is the home folder, "" keeps them in memory.
     """
@@ -85,6 +88,7 @@ class Profile:
     raw: RawOptions = field(default_factory=RawOptions)
     sources: SourceOptions = field(default_factory=SourceOptions)
     tiled: TiledOptions = field(default_factory=TiledOptions)
+    feed: FeedOptions = field(default_factory=FeedOptions)
     cache: str = "~/.cache/ptychoseg_stream"
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from ptychoseg_stream.node.guard import Guard
-from ptychoseg_stream.node.ports import Account, Clock, Labeller, RawStore, RunInfo, Sink
+from ptychoseg_stream.node.ports import Account, Clock, Feed, Labeller, RawStore, RunInfo, Sink
 from ptychoseg_stream.node.vitals import Vitals
 from ptychoseg_stream.science.frame import Frame
 
@@ -53,6 +53,8 @@ class Segmentation:
         Where the raw runs are kept: fills gaps, knows how a silent run ended.
     monotonic : callable
         Seconds of a clock that never jumps.
+    feed : Feed, optional
+        Hears of every frame as soon as it is labelled.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Segmentation:
         clock: Clock = time.time,
         raw: RawStore | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        feed: Feed | None = None,
     ) -> None:
         self._labeller = labeller
         self._sink = sink
@@ -72,11 +75,12 @@ class Segmentation:
         self._clock = clock
         self._raw = raw
         self._now = monotonic
+        self._feed = feed
         self._runs: Router[OpenRun] = Router()
         self._receipts = Receipts()
         self._shown: OpenRun | None = None
         self._guard = Guard(log)
-        self._labelling = Labelling(labeller, sink, self._guard, clock)
+        self._labelling = Labelling(labeller, sink, self._guard, clock, feed)
         self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
         every = self._options.products_every
         self._publishing = Publishing(labeller, sink, self._guard, every, monotonic)
@@ -170,6 +174,8 @@ class Segmentation:
     def shutdown(self) -> None:
         """Close what is open and release the sink."""
         self.close_open_runs("the node was shut down before the stop document came")
+        if self._feed is not None:
+            self._feed.shutdown()
         self._sink.shutdown()
         self._keeper.tick(self._runs)
 
@@ -205,6 +211,8 @@ class Segmentation:
             undo.callback(self._labeller.close, uid)
             self._sink.open(self._keeper.named(run, info))
             undo.pop_all()
+        if self._feed is not None:
+            self._feed.open(self._keeper.named(run, info))
         self._shown = run
         self._runs.add(uid, run)
         self._strays.began(uid)
@@ -291,6 +299,8 @@ class Segmentation:
             self._strays.closed(run.uid, reason, references)
         close = partial(self._sink.close, run.uid, account)
         self._guard.call("close a run of the sink", close, None)
+        if self._feed is not None:
+            self._feed.close(run.uid, account)
         self._keeper.closed(run)
 
     def _forget(self, run: OpenRun) -> list[str]:
