@@ -75,7 +75,6 @@ class Segmentation:
         self._clock = clock
         self._raw = raw
         self._now = monotonic
-        self._feed = feed
         self._runs: Router[OpenRun] = Router()
         self._receipts = Receipts()
         self._shown: OpenRun | None = None
@@ -83,7 +82,7 @@ class Segmentation:
         self._labelling = Labelling(labeller, sink, self._guard, clock, feed)
         self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
         every = self._options.products_every
-        self._publishing = Publishing(labeller, sink, self._guard, every, monotonic)
+        self._publishing = Publishing(labeller, sink, feed, self._guard, every, monotonic)
         self._strays = Strays()
         self._quiet = monotonic()  # when nothing waited to be processed
         self.heartbeat: Callable[[], None] = lambda: None
@@ -119,8 +118,6 @@ class Segmentation:
         run.heard = self._now()
         run.heard_here = run.heard_here or received.number != 0
         whole = True
-        note = partial(run.finder.note_position, name, doc)
-        self._guard.call("read positions", note, None)
         try:
             yield from self._take(run, run.finder.of(name, doc, received.arrived), received)
             if name == "stop":
@@ -174,9 +171,7 @@ class Segmentation:
     def shutdown(self) -> None:
         """Close what is open and release the sink."""
         self.close_open_runs("the node was shut down before the stop document came")
-        if self._feed is not None:
-            self._feed.shutdown()
-        self._sink.shutdown()
+        self._publishing.shutdown()
         self._keeper.tick(self._runs)
 
     def vitals(self) -> Vitals:
@@ -200,7 +195,6 @@ class Segmentation:
             self._make_room(next(iter(self._runs)))
         info = self._describe(start)
         run = OpenRun(uid, FrameFinder(start, self._options.finder, self._raw), journal)
-        run.experiment, run.published = info.experiment, self._now()
         run.heard_here = journal is None or not journal.resumed
         with ExitStack() as undo:
             if journal is None:  # else the next process tries again
@@ -209,10 +203,8 @@ class Segmentation:
             undo.pop_all()
         with ExitStack() as undo:
             undo.callback(self._labeller.close, uid)
-            self._sink.open(self._keeper.named(run, info))
+            self._publishing.begin(run, self._keeper.named(run, info))
             undo.pop_all()
-        if self._feed is not None:
-            self._feed.open(self._keeper.named(run, info))
         self._shown = run
         self._runs.add(uid, run)
         self._strays.began(uid)
@@ -297,10 +289,7 @@ class Segmentation:
         references = self._forget(run)
         if count is None:
             self._strays.closed(run.uid, reason, references)
-        close = partial(self._sink.close, run.uid, account)
-        self._guard.call("close a run of the sink", close, None)
-        if self._feed is not None:
-            self._feed.close(run.uid, account)
+        self._publishing.end(run.uid, account)
         self._keeper.closed(run)
 
     def _forget(self, run: OpenRun) -> list[str]:

@@ -44,7 +44,6 @@ class Scan:
         self.feed("descriptor", self.stream.descriptor_doc)
 
     def feed(self, name: str, doc: Any) -> int:
-        self.finder.note_position(name, doc)
         return len(list(self.finder.of(name, doc)))
 
     def event(self, seq_num: int, **data: Any) -> int:
@@ -240,8 +239,8 @@ def test_a_position_that_is_no_number_is_not_known(value):
 def test_a_malformed_page_is_told_and_costs_nothing_else():
     scan = Scan()
     page = {"descriptor": scan.stream.descriptor_doc["uid"], "data": 3}
-    with pytest.raises(DatasetError, match="positions in a event_page"):
-        scan.finder.note_position("event_page", page)
+    with pytest.raises(DatasetError):
+        scan.feed("event_page", page)
     assert scan.event(1, stage_y=1.0, stage_x=1.0) == 1
     assert scan.found == [[1.0, 1.0]]
 

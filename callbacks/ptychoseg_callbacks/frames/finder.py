@@ -100,6 +100,12 @@ class FrameFinder:
         DatasetError
             When the document is malformed; the next one can be read all the same.
         """
+        misplaced = ""
+        try:
+            if note := self._places.get(name):
+                note(doc)
+        except (DatasetError, *MALFORMED) as error:
+            misplaced = f"run {self._run}: no positions in a {name} document: {error}"
         try:
             if note := self._known.notes.get(name):
                 note(doc)
@@ -109,22 +115,8 @@ class FrameFinder:
             raise DatasetError(
                 f"run {self._run}: a {name} document is malformed: {type(error).__name__}: {error}"
             ) from error
-
-    def note_position(self, name: str, doc: Document) -> None:
-        """Take note of where the probe was, once the frames of a document were found.
-
-        Raises
-        ------
-        DatasetError
-            When the document is malformed; only positions are missing then.
-        """
-        try:
-            if note := self._places.get(name):
-                note(doc)
-        except MALFORMED as error:
-            raise DatasetError(
-                f"run {self._run}: the positions in a {name} document are malformed: {error}"
-            ) from error
+        if misplaced:  # which costs no frame
+            raise DatasetError(misplaced)
 
     def positions(self) -> NDArray[np.float64]:
         """Return ``(n, 2)`` where the probe was at each frame so far, y and x [m]; NaN: unknown."""

@@ -1,4 +1,4 @@
-"""Tells a sink what a run says as a whole: now and then while frames come, and at its end."""
+"""Tells sink and feed of runs: their beginning, what they say as a whole, their end."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,14 +6,14 @@ from functools import partial
 import numpy as np
 
 from ptychoseg_stream.node.guard import Guard
-from ptychoseg_stream.node.ports import Labeller, Products, Sink
+from ptychoseg_stream.node.ports import Account, Feed, Labeller, Products, RunInfo, Sink
 from ptychoseg_stream.science.experiment import Positions
 
 from .open_run import OpenRun
 
 
 class Publishing:
-    """Publishes the products of runs; what goes wrong costs products, and no mask.
+    """Begins and ends runs, and publishes their products; what goes wrong costs those, and no mask.
 
     Parameters
     ----------
@@ -21,6 +21,8 @@ class Publishing:
         Has what the frames say together.
     sink : Sink
         Takes it.
+    feed : Feed or None
+        Takes it, too.
     guard : Guard
         Logs what they raise.
     every : float
@@ -33,15 +35,24 @@ class Publishing:
         self,
         labeller: Labeller,
         sink: Sink,
+        feed: Feed | None,
         guard: Guard,
         every: float,
         monotonic: Callable[[], float],
     ) -> None:
         self._labeller = labeller
         self._sink = sink
+        self._feed = feed
         self._guard = guard
         self._every = every
         self._now = monotonic
+
+    def begin(self, run: OpenRun, info: RunInfo) -> None:
+        """Open a run; whatever the sink raises."""
+        self._sink.open(info)
+        if self._feed is not None:
+            self._guard.call("tell the feed of a run", partial(self._feed.open, info), None)
+        run.experiment, run.published = info.experiment, self._now()
 
     def tick(self, run: OpenRun) -> None:
         """Publish what a run says by now, if the last time is long ago."""
@@ -49,8 +60,23 @@ class Publishing:
             self._publish(run, final=False)
 
     def finish(self, run: OpenRun) -> None:
-        """Publish what a run says in the end."""
+        """Publish what a run says in the end; its labeller still knows it."""
         self._publish(run, final=True)
+
+    def end(self, run_uid: str, account: Account) -> None:
+        """Close a run."""
+        self._guard.call(
+            "close a run of the sink", partial(self._sink.close, run_uid, account), None
+        )
+        if self._feed is not None:
+            close = partial(self._feed.close, run_uid, account)
+            self._guard.call("tell the feed of an end", close, None)
+
+    def shutdown(self) -> None:
+        """Release feed and sink."""
+        if self._feed is not None:
+            self._feed.shutdown()
+        self._sink.shutdown()
 
     def _publish(self, run: OpenRun, final: bool) -> None:
         products = self._guard.call(
@@ -59,6 +85,9 @@ class Publishing:
         if products is not None:
             publish = partial(self._sink.publish, run.uid, products)
             self._guard.call("publish what a run says as a whole", publish, None)
+            if self._feed is not None:
+                tell = partial(self._feed.publish, run.uid, products)
+                self._guard.call("tell the feed what a run says", tell, None)
         run.published = self._now()
 
     def _products(self, run: OpenRun, final: bool) -> Products | None:
