@@ -80,7 +80,7 @@ class Segmentation:
         self._shown: OpenRun | None = None
         self._guard = Guard(log)
         self._labelling = Labelling(labeller, sink, self._guard, clock, feed)
-        self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
+        self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames, feed)
         every = self._options.products_every
         self._publishing = Publishing(labeller, sink, feed, self._guard, every, monotonic)
         self._strays = Strays()

@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ..errors import DatasetError, FeedError
+from ..errors import DatasetError, FeedError, StoreError
 from ..node.ports import Products
-from ..science.experiment import Experiment
 from ..science.frame import ValidBit
-from ..science.products import RunProducts
 from ..sinks.feed.items import FrameItem, Start
+from ..sinks.products import IMAGES, PRODUCTS, products_of
 from ..sources.arrays.stack import open_stack
 from ..sources.tiled.address import Path, TiledAddress, TiledMissing, TiledUnavailable
 from ..sources.tiled.client import TiledClient, dtype_of
@@ -29,7 +28,6 @@ _BLOCK = 16 << 20  # bytes of an array that are asked for at once
 _MOST_ROW = 1 << 30  # bytes
 _NEWEST = 20  # runs that are looked at for one that is open
 _COLUMNS = ("seq_num", "raw_seq_num", "attempt", "status", "verdict", "ts_status")
-_MAPS = ("pixel_mask", "background", "background_variance", "background_samples", "pupil", "mean")
 
 Array = tuple[tuple[int, ...], np.dtype[Any]]  # shape and type
 
@@ -141,18 +139,21 @@ class DerivedRun:
     def products(self) -> Products | None:
         """Return what the run says as a whole; None if that is not there, or was read before."""
         try:
-            about = metadata_of(self._client.item((*self._path, "products")))
+            about = metadata_of(self._client.item((*self._path, PRODUCTS)))
         except TiledMissing:
             return None
         if "frames" not in about or about == self._told:
             return None
         found: dict[str, NDArray[Any]] = {}
-        for name in (*_MAPS, "sums", "positions"):
-            array = self._array("products", name)
+        for name in (*IMAGES, "sums", "positions"):
+            array = self._array(PRODUCTS, name)
             if array is not None:
-                found[name] = self._read(name, array, 0, array[0][0], "products")
+                found[name] = self._read(name, array, 0, array[0][0], PRODUCTS)
         self._told = about
-        return _products(found, about)
+        try:
+            return products_of(found, about)
+        except StoreError as error:
+            raise FeedError(str(error)) from error
 
     def _item(
         self,
@@ -224,34 +225,6 @@ class DerivedRun:
             self._no_images = True
             log.info("run %s: its raw frames cannot be read here: %s", self.raw, error)
             return nothing
-
-
-def _products(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> Products:
-    """Return the products that arrays and facts in Tiled stand for."""
-
-    def number(name: str, unknown: float = float("nan")) -> float:
-        return float(about.get(name, unknown))
-
-    try:
-        maps: dict[str, Any] = {name: arrays[name] for name in _MAPS}
-        of_frames = RunProducts(
-            frames=int(about["frames"]),
-            used=int(about["used"]),
-            centre=(number("centre_y"), number("centre_x")),
-            inner=number("radius_inner"),
-            outer=number("radius_outer"),
-            sums=arrays["sums"],
-            **maps,
-        )
-        experiment = Experiment(
-            number("energy_eV", 0.0),
-            number("detector_distance_m", 0.0),
-            (number("pixel_size_y_m", 0.0), number("pixel_size_x_m", 0.0)),
-        )
-        positions = arrays["positions"]
-    except (LookupError, TypeError, ValueError) as error:
-        raise FeedError(f"the products of the run are not complete: {error!r}") from error
-    return Products(of_frames, positions, experiment, bool(about.get("final", False)))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -219,6 +219,10 @@ class Feed(Protocol):
         """End a run."""
         ...
 
+    def told(self, run_uid: str) -> int:
+        """How many frames of a run are kept for who listens; very many if none are to be kept."""
+        ...
+
     def shutdown(self) -> None:
         """Release threads and sockets."""
         ...

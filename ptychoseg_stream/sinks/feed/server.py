@@ -1,6 +1,7 @@
 """The feed: a `node.ports.Feed` that keeps what it tells until who listens has it."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -105,6 +106,13 @@ class FeedServer:
     def close(self, run_uid: str, account: Account) -> None:
         """End a run."""
         self._orders.put(Close(run_uid, account))
+
+    def told(self, run_uid: str) -> int:
+        """Return how many frames of a run are on disk; very many if it is not kept (any more)."""
+        run = self._runs.get(run_uid)
+        if run is None or run.log is None or run.log.gone:
+            return sys.maxsize
+        return run.telling.index
 
     def shutdown(self) -> None:
         """Tell what waits, give consumers a moment to take it, and release thread and sockets."""
