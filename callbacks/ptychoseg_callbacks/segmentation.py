@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from ptychoseg_stream.node.guard import Guard
-from ptychoseg_stream.node.ports import Account, Clock, Feed, Labeller, RawStore, RunInfo, Sink
+from ptychoseg_stream.node.ports import Clock, Feed, Labeller, RawStore, RunInfo, Sink
 from ptychoseg_stream.node.vitals import Vitals
 from ptychoseg_stream.science.frame import Frame
 
@@ -198,7 +198,7 @@ class Segmentation:
         run.heard_here = journal is None or not journal.resumed
         with ExitStack() as undo:
             if journal is None:  # else the next process tries again
-                undo.callback(self._refuse, run, info)
+                undo.callback(self._publishing.refuse, info)
             self._keeper.begin(run, info)
             undo.pop_all()
         with ExitStack() as undo:
@@ -225,12 +225,6 @@ class Segmentation:
         self._keeper.keep(run)
         log.info("run %s: goes on from frame %d when a node starts", run.uid, run.safe)
         self._forget(run)
-
-    def _refuse(self, run: OpenRun, info: RunInfo) -> None:
-        """Say in the sink that there will be nothing of a run."""
-        self._sink.open(self._keeper.named(run, info))
-        reason = "the labeller could not begin this run"
-        self._sink.close(run.uid, Account(exit_status="fail", reason=reason))
 
     def _done(self, run: OpenRun, received: Received) -> None:
         """Book a document that was processed as far as it can be."""

@@ -13,7 +13,8 @@ from .batch import Batch, alike, joined
 from .connection import Refusal, Unanswered, open_container, translated
 from .late import Appends
 from .options import TiledOptions
-from .route import Desk, Parcel, Route
+from .parcel import Parcel
+from .route import Desk, Route
 from .segment import load
 from .tiled_run import TiledRun
 

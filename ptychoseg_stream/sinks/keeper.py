@@ -10,7 +10,8 @@ from ..node.guard import Guard
 from .batch import Batch, make_batch
 from .ending import Ending
 from .options import TiledOptions
-from .route import Desk, Parcel, Route
+from .parcel import Parcel
+from .route import Desk, Route
 from .rows import Row, run_shape
 from .spool import SpoolFolder
 

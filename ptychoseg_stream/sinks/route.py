@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..node.ports import Products
 from ..node.spool import SpoolOptions
-from .batch import Batch
 from .derived import Derived
 from .ending import Ending
+from .parcel import Parcel
 from .rows import Intake, Row, Shape
 from .side_tables import Notebook
 from .spool import SpoolFolder
@@ -21,37 +21,6 @@ from .tiled_run import TiledRun
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
 KEPT = 256  # runs that are stored, whose place and size are remembered
-
-
-@dataclass(slots=True, eq=False)
-class Parcel:
-    """A batch on its way: in memory, or in a segment on disk.
-
-    Parameters
-    ----------
-    first, last : int
-        Its rows, [first, last).
-    batch : Batch or None
-        While it is in memory.
-    path : Path or None
-        Its segment, once there is one.
-    on_way : bool
-        Whether it was given to Tiled, which may have it.
-    done : bool
-        Whether Tiled has it.
-    """
-
-    first: int
-    last: int
-    batch: Batch | None = None
-    path: Path | None = None
-    on_way: bool = False
-    done: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Memory it takes [bytes]."""
-        return self.batch.nbytes if self.batch is not None else 0
 
 
 @dataclass(slots=True, eq=False)

@@ -19,9 +19,9 @@ from .connection import READ_SCOPES, Unavailable, connect, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
-from .products import PRODUCTS, products_of
 from .products_file import get_products
 from .rows import COLUMNS
+from .tiled_products import read_products
 
 SPEC = "PtychosegRun"
 CATALOG = "catalog.db"
@@ -236,7 +236,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
         about: Mapping[str, Any] = arrays[MASK].metadata if arrays else {}
         raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
-        products = _products(node[PRODUCTS]) if is_run and PRODUCTS in node else None
+        products = read_products(node) if is_run else None
 
     def read(name: str, row: int) -> NDArray[Any]:
         with translated(uri, options.api_key_env, READ_SCOPES):
@@ -255,14 +255,6 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         raw["raw_data_key"],
         products=products,
     )
-
-
-def _products(node: Any) -> Products | None:
-    """Return the products of a node; None while it is being made."""
-    about = _plain(node.metadata)
-    if "frames" not in about:
-        return None
-    return products_of({name: node[name].read() for name in node}, about)
 
 
 def _of_file(path: Path, file: h5py.File) -> StoredRun:

@@ -11,8 +11,9 @@ from tiled.structures.array import ArrayStructure, BuiltinDtype
 from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
 
+from ..node.ports import Products
 from .connection import adopt
-from .products import MEANINGS, PRODUCTS, Arrays
+from .products import MEANINGS, PRODUCTS, Arrays, products_of
 
 SPEC = "PtychosegProducts"
 
@@ -91,6 +92,23 @@ class TiledProducts:
                 access_tags=self._tags,
             ),
         )
+
+
+def read_products(run: Any) -> Products | None:
+    """Return the products of a derived run's node; None if it has none, or they are being made.
+
+    Raises
+    ------
+    StoreError
+        If they are not complete.
+    """
+    if PRODUCTS not in run:
+        return None
+    node = run[PRODUCTS]
+    about: Mapping[str, Any] = dict(node.metadata)
+    if "frames" not in about:
+        return None
+    return products_of({name: node[name].read() for name in node}, about)
 
 
 def _padded(values: NDArray[Any], least: Sequence[int]) -> NDArray[Any]:

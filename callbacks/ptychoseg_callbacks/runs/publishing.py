@@ -54,6 +54,12 @@ class Publishing:
             self._guard.call("tell the feed of a run", partial(self._feed.open, info), None)
         run.experiment, run.published = info.experiment, self._now()
 
+    def refuse(self, info: RunInfo) -> None:
+        """Say in the sink that there will be nothing of a run."""
+        self._sink.open(info)
+        reason = "the labeller could not begin this run"
+        self._sink.close(info.uid, Account(exit_status="fail", reason=reason))
+
     def tick(self, run: OpenRun) -> None:
         """Publish what a run says by now, if the last time is long ago."""
         if self._now() - run.published >= self._every:
