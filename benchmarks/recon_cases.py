@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import pi
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -42,7 +41,7 @@ SIMULATED = GoldBalls(
 STAR = "siemens_star/siemens_star_first258.h5"
 STAR_FRAMES = 140
 STAR_BEND = 0.0218
-"""Phase of the star's probe over the detector, fitted to the analytic one in the file [rad/px^2]."""
+"""Phase of the star's probe on the detector, fitted to that in the file [rad/px^2]."""
 STAR_PIXEL = 1e-8
 """Object pixel of the star [m]: any, for all is counted in object pixels."""
 
@@ -80,7 +79,7 @@ class Case:
     true_part: Callable[[Engine], tuple[Complex, Complex]] = field(repr=False)
 
 
-def simulated(seed: int = 0, options: GoldBalls = SIMULATED, epochs: int = 40) -> Case:
+def simulated(seed: int = 0, options: GoldBalls = SIMULATED, epochs: int = 24) -> Case:
     """Gold balls, everything known."""
     scan = simulate(replace(options, seed=seed))
     return Case(
@@ -114,34 +113,32 @@ def _part_of_sample(engine: Engine, scan: Scan) -> tuple[Complex, Complex]:
     return engine.object[part], scan.sample[where]
 
 
-def star(data: Path, seed: int = 0, epochs: int = 30) -> tuple[Case, Callable[[Engine], None]]:
-    """Return the real frames with injected defects, and what must be told the reference.
+def star(data: Path, seed: int = 0, epochs: int = 30) -> tuple[Case, Case]:
+    """Return the real frames with injected defects, and the same frames without.
 
-    The reference is a reconstruction of the same frames without them.
+    The reference is what the frames without defects give: reconstruct those first, and let
+    `reference` remember them.
     """
     with h5py.File(data / STAR) as file:
-        frames: NDArray[Any] = file["frames"][:]  # pyright: ignore
-        places: NDArray[Any] = file["scan_px"][:].astype(float)  # pyright: ignore
+        frames, places = np.array(file["frames"]), np.array(file["scan_px"], float)
     away = np.abs(places - np.median(places, axis=0)).max(axis=1)
     kept = np.sort(np.argsort(away)[:STAR_FRAMES])
-    frames, places = frames[kept].astype(np.float32), places[kept]
+    frames, positions = frames[kept].astype(np.float32), places[kept] * STAR_PIXEL
     known = Experiment(8000.0)
     side = frames.shape[-1] * STAR_PIXEL
     defocus = STAR_BEND * side**2 / (pi * known.wavelength)
     reference: list[Complex] = []
 
-    def tell(engine: Engine) -> None:
-        reference[:] = [engine.object[scanned(engine, places * STAR_PIXEL)]]
-
     def part(engine: Engine) -> tuple[Complex, Complex]:
-        return engine.object[scanned(engine, places * STAR_PIXEL)], reference[0]
+        here = engine.object[scanned(engine, positions)]
+        if not reference:
+            reference.append(here)
+        return here, reference[0]
 
     spoiled, bits = inject(frames, np.random.default_rng(seed))
-    options = ReconOptions(object_pixel=STAR_PIXEL, defocus=defocus)
-    case = Case(
-        "Siemens star", spoiled, bits, places * STAR_PIXEL, None, known, options, epochs, part
-    )
-    return case, tell
+    options = ReconOptions(object_pixel=STAR_PIXEL, defocus=defocus, rate=0.02)
+    case = Case("Siemens star", spoiled, bits, positions, None, known, options, epochs, part)
+    return case, replace(case, frames=frames, bits=np.zeros_like(bits))
 
 
 def inject(
@@ -166,12 +163,3 @@ def inject(
         spoiled[:, rows, columns] = value
         bits[:, rows, columns] |= np.uint16(bit)
     return spoiled, bits
-
-
-def undisturbed(data: Path) -> NDArray[np.float32]:
-    """Frames of the star as they were measured, those that `star` takes."""
-    with h5py.File(data / STAR) as file:
-        frames: NDArray[Any] = file["frames"][:]  # pyright: ignore
-        places: NDArray[Any] = file["scan_px"][:].astype(float)  # pyright: ignore
-    away = np.abs(places - np.median(places, axis=0)).max(axis=1)
-    return frames[np.sort(np.argsort(away)[:STAR_FRAMES])].astype(np.float32)

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
+from recon_cases import Case
 
-from ptychoseg_stream.recon.growing import GrowingScan
+from ptychoseg_stream.recon.growing import FrameLike, GrowingScan
 from ptychoseg_stream.recon.summary import summarise
 from ptychoseg_stream.science.frame import ClassCode, Mask, ValidBit
-
-from recon_cases import Case
 
 SINGLE = np.uint16(ValidBit.COSMIC | ValidBit.SATURATED)
 """Bits that hold for one frame only."""
@@ -43,6 +41,17 @@ class Labelled:
         return (self.classes == ClassCode.RING) | (self.classes == ClassCode.CORE)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameItem:
+    """A frame as a feed brings it, as far as a reconstruction asks."""
+
+    index: int
+    image: NDArray[np.float32]
+    classes: NDArray[np.uint8]
+    valid_bits: NDArray[np.uint16]
+    status: str = "ok"
+
+
 def labelled(masks: Sequence[Mask]) -> Labelled:
     """Collect what a consumer gets of a run when it is over."""
     classes = np.stack([mask.classes for mask in masks])
@@ -69,15 +78,7 @@ def scan_of(
     """
     scan = GrowingScan(said.classes.shape[1:], len(case.frames), case.experiment)
     for i in range(len(case.frames)):
-        scan.add(
-            SimpleNamespace(
-                index=i,
-                image=case.frames[i],
-                classes=said.classes[i],
-                valid_bits=said.bits[i],
-                status="ok",
-            )
-        )
+        scan.add(frame_of(case, said, i))
     scan.place(0, case.positions)
     scan.learn(summarise(scan, said.static))
     if frames is not None:
@@ -86,6 +87,11 @@ def scan_of(
         scan.valid[:] = use
         scan.forget_static()
     return scan
+
+
+def frame_of(case: Case, said: Labelled, index: int) -> FrameLike:
+    """Return one frame as a feed brings it."""
+    return FrameItem(index, case.frames[index], said.classes[index], said.bits[index])
 
 
 Make = Callable[[Case, Labelled], GrowingScan]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from .cli_node import NODE_COMMANDS, ProfileName
+from .cli_recon import reconstruct
 from .errors import PtychosegError
 
 P = ParamSpec("P")
@@ -174,7 +175,7 @@ def reproduce(
     raise typer.Exit(0 if same else 1)
 
 
-for command in NODE_COMMANDS:
+for command in (*NODE_COMMANDS, reconstruct):
     app.command()(reports_errors(command))
 
 

@@ -52,7 +52,7 @@ class ReconOptions:
     schedule: Schedule = field(default_factory=Schedule)
     defocus: float = 0.0
     object_pixel: float = 0.0
-    rate: float = 0.02
+    rate: float = 0.01
     batch: int = 10
     seed: int = 0
 

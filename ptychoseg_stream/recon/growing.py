@@ -117,6 +117,16 @@ class GrowingScan:
         self.classes[item.index] = item.classes
         self._here[item.index] = True
 
+    def fill(self, frames: FloatArray, valid: BoolArray, classes: ClassMap) -> None:
+        """Take all frames at once, ``(n, H, W)`` each, as they are."""
+        self._reserve(len(frames))
+        here = slice(0, len(frames))
+        finite = np.isfinite(frames)
+        self.frames[here] = np.where(finite, frames, np.float32(0))
+        self.valid[here] = valid & finite
+        self.classes[here] = classes
+        self._here[here] = True
+
     def revise(self, first: int, last: int, bits: BitMap) -> None:
         """Take bits ``(H, W)`` that became known of the frames [first, last), there or not."""
         self.valid[first:last] &= bits == 0

@@ -93,7 +93,7 @@ def ring_correlation(a: Complex, b: Complex) -> FloatArray:
     last = min(a.shape) // 2
 
     def over_rings(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(ring.ravel(), values.ravel())[:last]
+        return np.asarray(np.bincount(ring.ravel(), values.ravel())[:last], np.float64)
 
     power = over_rings(np.abs(fa) ** 2) * over_rings(np.abs(fb) ** 2)
     cross = over_rings((fa * fb.conj()).real)
@@ -129,7 +129,7 @@ def _peak(image: Complex) -> NDArray[np.float64]:
     power = np.abs(np.fft.fft2(image * window))
     place = np.array(np.unravel_index(np.argmax(power), image.shape))
     size = np.array(image.shape)
-    return np.where(place > size // 2, place - size, place).astype(float)
+    return np.asarray(np.where(place > size // 2, place - size, place), np.float64)
 
 
 def _coarse_shift(recon: Complex, truth: Complex) -> NDArray[np.float64]:
@@ -140,4 +140,4 @@ def _coarse_shift(recon: Complex, truth: Complex) -> NDArray[np.float64]:
     away = [np.fft.fftfreq(n, 1 / n) for n in match.shape]
     far = (np.abs(away[0])[:, None] > size[0] / 4) | (np.abs(away[1]) > size[1] / 4)
     place = np.unravel_index(np.argmax(np.where(far, 0, match)), match.shape)
-    return np.array([away[0][place[0]], away[1][place[1]]])
+    return np.array([away[0][place[0]], away[1][place[1]]], np.float64)

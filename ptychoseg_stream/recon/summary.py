@@ -3,6 +3,8 @@
 A node keeps the same figures as frames pass by and publishes them; then nothing of this is needed.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,7 +43,7 @@ def summarise(scan: GrowingScan, bad: NDArray[np.uint16] | None = None) -> RunPr
         background_samples=empty.sum(axis=0).astype(np.int32),
         pupil=pupil.astype(np.uint8),
         mean=estimated_mean(scan),
-        **_radii(pupil),
+        **radii_of(pupil),
         sums=np.full((len(index), len(SUMS)), np.nan),
     )
 
@@ -59,7 +61,8 @@ def mean_and_variance(frames: FloatArray, where: BoolArray) -> tuple[FloatArray,
     )
 
 
-def _radii(pupil: BoolArray) -> dict[str, tuple[float, float] | float]:
+def radii_of(pupil: BoolArray) -> Any:
+    """Return centre, inner and outer of a pupil, as `RunProducts` has them."""
     if not pupil.any():
         return {"centre": (np.nan, np.nan), "inner": np.nan, "outer": np.nan}
     y, x = np.nonzero(pupil)

@@ -141,8 +141,9 @@ def raster(grid: tuple[int, int], step: float, n: int | None = None) -> NDArray[
 
 def _extent(options: GoldBalls) -> tuple[int, int]:
     """Return rows and columns [px] under the whole grid, however few frames there are."""
+    room = 2 * options.jitter
     rows, columns = (
-        OVERSAMPLING * size + ceil((options.step * (points - 1) + 2 * options.jitter) / OBJECT_PIXEL)
+        OVERSAMPLING * size + ceil((options.step * (points - 1) + room) / OBJECT_PIXEL)
         for size, points in zip(SHAPE, options.grid, strict=True)
     )
     return rows, columns
