@@ -51,6 +51,9 @@ def reconstruct(
 
     Next: look at the picture; `--ring-first 4` shows more early, `--defocus` if it stays blurred.
     """
+    from .recon.toolkit import cdtools
+
+    cdtools()  # first of all: what is missing is told at once
     from .reconstruction import ReconstructArguments, run_reconstruction
 
     complete = run_reconstruction(

@@ -47,6 +47,8 @@ class ReconOptions:
         Frames of a step.
     seed : int
         Of the order of the frames.
+    fresh : int
+        Epochs in which a frame that has just come is seen twice: what came late catches up.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
@@ -55,6 +57,7 @@ class ReconOptions:
     rate: float = 0.01
     batch: int = 10
     seed: int = 0
+    fresh: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class Engine:
             raise DatasetError("no frame has its mask and its position yet")
         self._rng = np.random.default_rng(self.options.seed)
         self._epoch = 0
+        self._seen = np.zeros(0, np.intp)  # epochs of each frame
         self._learned: RunProducts | None = scan.products
         first, size = self._extent()
         self._first = first
@@ -135,14 +139,25 @@ class Engine:
     def epoch(self) -> Step:
         """Go once through all frames that are ready by now, in random order."""
         self._look()
-        index = self._rng.permutation(self._scan.ready)
+        ready = self._scan.ready
+        index = self._rng.permutation(np.concatenate([ready, self._fresh(ready)]))
         self._model.counted = 0.0
         run = self._adam.optimize(
             1, custom_data_loader=self._batches(index), lr=self.options.rate, thread=False
         )
         loss = float(next(run)) / max(self._model.counted, 1e-9)
         self._epoch += 1
-        return Step(self._epoch - 1, len(index), loss)
+        return Step(self._epoch - 1, len(ready), loss)
+
+    def _fresh(self, ready: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the frames that came after the first epoch, and not long ago."""
+        if len(self._seen) < self._scan.expected:
+            self._seen = np.pad(self._seen, (0, self._scan.expected - len(self._seen)))
+        if self._epoch == 0:
+            self._seen[ready] = self.options.fresh
+        fresh = ready[self._seen[ready] < self.options.fresh]
+        self._seen[ready] += 1
+        return fresh
 
     def _batches(self, index: NDArray[np.intp]) -> Generator[Any]:
         scan = self._scan

@@ -35,7 +35,7 @@ def read_cxi(path: Path) -> GrowingScan:
         If it is no such file; the text says what is missing.
     """
     try:
-        dataset = CDTOOLS.datasets.Ptycho2DDataset.from_cxi(str(path))
+        dataset = CDTOOLS.datasets.Ptycho2DDataset.from_cxi(str(path), cut_zeros=False)
         with h5py.File(path) as file:
             return _scan_of(dataset, file)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -191,6 +191,8 @@ class ThreadInbox:
         try:
             for item in items:
                 self._queue.put(item)
+                if type(item).__name__ == "Stop":
+                    return
             self._queue.put(DatasetError("the feed has ended before the run"))
         except Exception as error:  # noqa: BLE001 - raised again by `take`, in the caller's thread
             self._queue.put(error)
