@@ -116,8 +116,7 @@ def _part_of_sample(engine: Engine, scan: Scan) -> tuple[Complex, Complex]:
 def star(data: Path, seed: int = 0, epochs: int = 30) -> tuple[Case, Case]:
     """Return the real frames with injected defects, and the same frames without.
 
-    The reference is what the frames without defects give: reconstruct those first, and let
-    `reference` remember them.
+    The reference is what the frames without defects give: reconstruct and score those first.
     """
     with h5py.File(data / STAR) as file:
         frames, places = np.array(file["frames"]), np.array(file["scan_px"], float)
@@ -130,15 +129,17 @@ def star(data: Path, seed: int = 0, epochs: int = 30) -> tuple[Case, Case]:
     reference: list[Complex] = []
 
     def part(engine: Engine) -> tuple[Complex, Complex]:
-        here = engine.object[scanned(engine, positions)]
-        if not reference:
-            reference.append(here)
-        return here, reference[0]
+        return engine.object[scanned(engine, positions)], reference[0]
+
+    def remembered(engine: Engine) -> tuple[Complex, Complex]:
+        reference[:] = [engine.object[scanned(engine, positions)]]
+        return reference[0], reference[0]
 
     spoiled, bits = inject(frames, np.random.default_rng(seed))
-    options = ReconOptions(object_pixel=STAR_PIXEL, defocus=defocus, rate=0.02)
+    options = ReconOptions(object_pixel=STAR_PIXEL, defocus=defocus, rate=0.03)
     case = Case("Siemens star", spoiled, bits, positions, None, known, options, epochs, part)
-    return case, replace(case, frames=frames, bits=np.zeros_like(bits))
+    clean = replace(case, frames=frames, bits=np.zeros_like(bits), true_part=remembered)
+    return case, clean
 
 
 def inject(

@@ -10,7 +10,7 @@ DATA is a folder with ``siemens_star/siemens_star_first258.h5``; without it that
    first probe and background are the same for all. On simulated gold balls, and on real frames of
    a Siemens star with injected defects, whose reference is the same frames without.
 2. *The classes* (simulation): background known from empty pixels, from nothing, from the time mean;
-   pupil or disc as first probe; ring and core first; weights.
+   the mean frame in the pupil or in a wide disc as first probe; ring and core first; weights.
 3. *Live*: frames that come while it iterates, against all of them at once.
 
 NRMSE: 0 perfect, 1 a constant. Resolution: where the Fourier ring correlation with the truth falls
@@ -116,7 +116,7 @@ def classes(case: Case, said: Labelled, ours: Result) -> dict[str, Result]:
         "no background known": lambda: run(case, with_background(bare)),
         "true background": lambda: run(case, with_background(truth)),
         "time mean as background": lambda: run(case, with_background(mean)),
-        "disc as first probe": lambda: run(case, changed),
+        "mean in a disc as first probe": lambda: run(case, changed),
         "ring + core, first 4 epochs": lambda: run(case, scan_of(case, said), first),
         "weights I / (I + v)": lambda: run(case, scan_of(case, said), weighted),
     }

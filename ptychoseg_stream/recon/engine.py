@@ -42,22 +42,23 @@ class ReconOptions:
     object_pixel : float
         [m]; 0: wavelength * distance / (frame * pixel).
     rate : float
-        Learning rate of Adam, relative to an object of 1.
+        Learning rate of Adam at the beginning, relative to an object of 1.
+    settle : float
+        After so many passes over the scan the rate is half of it, then a third, ...: what one rate
+        keeps in motion comes to rest. 0: it stays.
     batch : int
         Frames of a step.
     seed : int
         Of the order of the frames.
-    fresh : int
-        Epochs in which a frame that has just come is seen twice: what came late catches up.
     """
 
     schedule: Schedule = field(default_factory=Schedule)
     defocus: float = 0.0
     object_pixel: float = 0.0
-    rate: float = 0.01
+    rate: float = 0.015
+    settle: float = 12.0
     batch: int = 10
     seed: int = 0
-    fresh: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class Engine:
             raise DatasetError("no frame has its mask and its position yet")
         self._rng = np.random.default_rng(self.options.seed)
         self._epoch = 0
-        self._seen = np.zeros(0, np.intp)  # epochs of each frame
+        self._passes = 0.0
         self._learned: RunProducts | None = scan.products
         first, size = self._extent()
         self._first = first
@@ -140,24 +141,19 @@ class Engine:
         """Go once through all frames that are ready by now, in random order."""
         self._look()
         ready = self._scan.ready
-        index = self._rng.permutation(np.concatenate([ready, self._fresh(ready)]))
+        index = self._rng.permutation(ready)
         self._model.counted = 0.0
         run = self._adam.optimize(
-            1, custom_data_loader=self._batches(index), lr=self.options.rate, thread=False
+            1, custom_data_loader=self._batches(index), lr=self._rate(), thread=False
         )
         loss = float(next(run)) / max(self._model.counted, 1e-9)
         self._epoch += 1
+        self._passes += len(ready) / self._scan.expected
         return Step(self._epoch - 1, len(ready), loss)
 
-    def _fresh(self, ready: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the frames that came after the first epoch, and not long ago."""
-        if len(self._seen) < self._scan.expected:
-            self._seen = np.pad(self._seen, (0, self._scan.expected - len(self._seen)))
-        if self._epoch == 0:
-            self._seen[ready] = self.options.fresh
-        fresh = ready[self._seen[ready] < self.options.fresh]
-        self._seen[ready] += 1
-        return fresh
+    def _rate(self) -> float:
+        settle = self.options.settle
+        return self.options.rate / (1 + self._passes / settle if settle else 1)
 
     def _batches(self, index: NDArray[np.intp]) -> Generator[Any]:
         scan = self._scan

@@ -170,7 +170,7 @@ class ThreadInbox:
     def __init__(self, items: Iterable[Any]) -> None:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(
-            target=self._read, args=(items,), name="ptychoseg-recon", daemon=True
+            name="ptychoseg-recon", target=self._read, args=(items,), daemon=True
         )
         self._thread.start()
 
