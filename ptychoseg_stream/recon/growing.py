@@ -12,6 +12,8 @@ from ..science.products import RunProducts
 
 FIRST_CAPACITY = 64
 """Frames that there is room for when nobody says how many will come."""
+SAMPLE = 256
+"""Frames that are looked at together, for a mean or the like."""
 
 
 class FrameLike(Protocol):
@@ -86,6 +88,12 @@ class GrowingScan:
         return np.flatnonzero(self._here & np.isfinite(self.positions).all(axis=1))
 
     @property
+    def some(self) -> NDArray[np.intp]:
+        """At most `SAMPLE` of the frames that are ready, spread over the run."""
+        ready = self.ready
+        return ready[:: -(-len(ready) // SAMPLE) or 1]
+
+    @property
     def expected(self) -> int:
         """How many frames there is room for."""
         return len(self.frames)
@@ -158,8 +166,8 @@ class GrowingScan:
 
 
 def estimated_mean(scan: GrowingScan) -> FloatArray:
-    """Return ``(H, W)`` mean of the frames that are ready, invalid pixels left out [counts]."""
-    index = scan.ready
+    """Return ``(H, W)`` mean of frames that are ready, invalid pixels left out [counts]."""
+    index = scan.some
     use = scan.usable(index)
     total = np.where(use, scan.frames[index], np.float32(0)).sum(axis=0)
     return (total / np.maximum(use.sum(axis=0), 1)).astype(np.float32)

@@ -18,7 +18,7 @@ def first_pupil(scan: GrowingScan) -> BoolArray:
     """
     products = scan.products
     if products is None or not products.pupil.any():
-        ring = scan.classes[scan.ready] == ClassCode.RING
+        ring = scan.classes[scan.some] == ClassCode.RING
         return np.asarray(ring.mean(axis=0) > 0.5, bool)
     pupil = products.pupil > 0
     if not np.isfinite(products.outer):
@@ -53,7 +53,7 @@ def first_probe(scan: GrowingScan, bend: float, pupil: BoolArray | None = None) 
 def _amplitude(scan: GrowingScan, pupil: BoolArray) -> FloatArray:
     """Root of the mean frame inside the pupil; where nothing was measured, that of its ring."""
     mean = np.maximum(estimated_mean(scan), 0)
-    measured = scan.usable(scan.ready).any(axis=0)
+    measured = scan.usable(scan.some).any(axis=0)
     if not pupil.any():
         return np.sqrt(mean)
     lit = pupil & measured
