@@ -9,6 +9,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from .cli_node import NODE_COMMANDS, ProfileName
+from .cli_recon import reconstruct
 from .errors import PtychosegError
 
 P = ParamSpec("P")
@@ -239,7 +240,7 @@ def export(
     )
 
 
-for command in NODE_COMMANDS:
+for command in (*NODE_COMMANDS, reconstruct):
     app.command()(reports_errors(command))
 
 

@@ -9,6 +9,7 @@
     ├── CentroidsError      a centroids or student file that does not fit this version
     ├── CheckpointError     a checkpoint of an open run that cannot be gone on from
     ├── SourceError         a source of documents that cannot be used (address, key, file)
+    ├── ExtraMissing        an optional package that was not installed
     ├── LearningError       a stage of fine-tuning that went wrong; the student before it serves on
     ├── StoreError          a Tiled server (or disk) that refuses masks
     └── FeedError           a live feed that cannot be followed, or a message of it that is none
@@ -69,6 +70,10 @@ class SourceLost(SourceError):
     """A source that worked, and works no more: the same command may well work again."""
 
     exit_code = 1
+
+
+class ExtraMissing(PtychosegError):
+    """A command needs a package that is only installed on request; the text says how."""
 
 
 class LearningError(PtychosegError):

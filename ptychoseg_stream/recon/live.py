@@ -1,0 +1,198 @@
+"""Iterates while frames arrive: what has come is taken between two epochs.
+
+The feed is read by a thread of its own, so that no frame waits for an epoch; the reconstruction
+belongs to the caller's thread, and to nobody else.
+"""
+
+import queue
+import threading
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import DatasetError
+from .engine import ENOUGH, Engine, ReconOptions, Step
+from .growing import GrowingScan
+
+
+class Inbox(Protocol):
+    """Where items of a feed come in."""
+
+    def take(self, *, wait: bool) -> list[Any]:
+        """Return what has come since; with `wait`, at least one item."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a run is followed.
+
+    Parameters
+    ----------
+    after : int
+        Epochs after the run has ended.
+    pedestal, gain : float
+        Of the detector, see `GrowingScan`.
+    """
+
+    after: int = 10
+    pedestal: float = 0.0
+    gain: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """What there is after an epoch.
+
+    Parameters
+    ----------
+    step : Step
+    engine : Engine
+        With object and probe as they are now.
+    start : object
+        The run's `Start`.
+    come, planned : int
+        Frames that have come; frames that are planned, 0 if nobody knows.
+    ended : bool
+        Whether the run is over.
+    last : bool
+        Whether this is the last epoch.
+    """
+
+    step: Step
+    engine: Engine
+    start: Any
+    come: int
+    planned: int
+    ended: bool
+    last: bool
+
+
+class Follower:
+    """Takes the items of one run, in the order of the feed, into a scan.
+
+    Items are told by the names of their types: those of `ptychoseg_stream.feed`.
+
+    Parameters
+    ----------
+    options : LiveOptions
+    """
+
+    def __init__(self, options: LiveOptions) -> None:
+        self._options = options
+        self.start: Any = None
+        self.scan: GrowingScan | None = None
+        self.come = 0
+        self.ended = False
+
+    def take(self, item: Any) -> None:
+        """Take the next item; what comes before the start of the run is not of it."""
+        kind = type(item).__name__
+        if kind == "Start":
+            self._begin(item)
+        elif kind == "Stop":
+            self.ended = True
+        elif self.scan is not None:
+            self._put(kind, item, self.scan)
+
+    def _begin(self, start: Any) -> None:
+        options = self._options
+        self.start = start
+        self.scan = GrowingScan(
+            start.shape, start.num_points, start.experiment, options.pedestal, options.gain
+        )
+        if start.positions is not None:
+            self.scan.place(0, start.positions)
+
+    def _put(self, kind: str, item: Any, scan: GrowingScan) -> None:
+        if kind == "FrameItem":
+            scan.add(item)
+            self.come = max(self.come, item.index + 1)
+        elif kind == "Revision":
+            scan.revise(item.first, item.last, item.bits)
+        elif kind == "PositionsItem":
+            scan.place(item.first, item.positions)
+        elif kind == "ProductsItem":
+            scan.learn(item.products.of_frames)
+            scan.place(0, item.products.positions)
+            scan.experiment = item.products.experiment
+
+
+def live(
+    inbox: Inbox, options: ReconOptions | None = None, follow: LiveOptions | None = None
+) -> Generator[Update]:
+    """Reconstruct a run from its first frames on; one update per epoch.
+
+    It begins with `ENOUGH` frames and ends some epochs after the run.
+
+    Raises
+    ------
+    DatasetError
+        If the run ends without a frame that can be used; as `Engine`.
+    """
+    follow = follow or LiveOptions()
+    run, engine, left = Follower(follow), None, follow.after
+    while left > 0:
+        busy = run.scan is not None and _enough(run)
+        for item in inbox.take(wait=not busy and not run.ended):
+            run.take(item)
+        if run.scan is None or not _enough(run):
+            if run.ended:
+                raise DatasetError(f"the run has ended, and {_lack(run)}")
+            continue
+        left -= run.ended
+        engine = engine or Engine(run.scan, options)
+        planned = getattr(run.start, "num_points", 0)
+        step = engine.epoch()
+        yield Update(step, engine, run.start, run.come, planned, run.ended, left == 0)
+
+
+def _enough(run: Follower) -> bool:
+    assert run.scan is not None
+    return len(run.scan.ready) >= (1 if run.ended else ENOUGH)
+
+
+def _lack(run: Follower) -> str:
+    if not run.come:
+        return "no frame has come"
+    return f"of {run.come} frames none has both a mask and a position: does the plan move motors?"
+
+
+class ThreadInbox:
+    """Reads a feed in a thread of its own.
+
+    Parameters
+    ----------
+    items : iterable
+        Blocks between items; ends with the run. What it raises, `take` raises.
+    """
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(
+            name="ptychoseg-recon", target=self._read, args=(items,), daemon=True
+        )
+        self._thread.start()
+
+    def take(self, *, wait: bool) -> list[Any]:
+        """Return what has come since; with `wait`, at least one item."""
+        items = [self._queue.get()] if wait else []
+        while True:
+            try:
+                items.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        for item in items:
+            if isinstance(item, Exception):
+                raise item
+        return items
+
+    def _read(self, items: Iterable[Any]) -> None:
+        try:
+            for item in items:
+                self._queue.put(item)
+                if type(item).__name__ == "Stop":
+                    return
+            self._queue.put(DatasetError("the feed has ended before the run"))
+        except Exception as error:  # noqa: BLE001 - raised again by `take`, in the caller's thread
+            self._queue.put(error)
