@@ -1,20 +1,24 @@
 """Ways of giving masks to a reconstruction, right and wrong ones."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from recon_cases import Case
 
-from ptychoseg_stream.recon.growing import FrameLike, GrowingScan
-from ptychoseg_stream.recon.summary import summarise
-from ptychoseg_stream.science.frame import ClassCode, Mask, ValidBit
+from ptychoseg_stream.node.node import Node
+from ptychoseg_stream.node.options import NodeOptions
+from ptychoseg_stream.node.store import MemoryStore
+from ptychoseg_stream.node.trainer import InlineTrainer
+from ptychoseg_stream.recon.growing import GrowingScan
+from ptychoseg_stream.science.frame import ClassCode, Frame, Mask, ValidBit
+from ptychoseg_stream.science.products import RunProducts
+from ptychoseg_stream.sinks.feed.items import FrameItem
 
-SINGLE = np.uint16(ValidBit.COSMIC | ValidBit.SATURATED)
-"""Bits that hold for one frame only."""
-OFTEN = 0.1
-"""Part of the frames from which on a bit is one of the pixel."""
+RUN = "benchmark"
+EVERY = 16
+"""Frames between two looks at what the run says as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,15 +29,25 @@ class Labelled:
     ----------
     classes : ndarray of uint8
         ``(n, H, W)``.
-    bits : ndarray of uint16
-        ``(n, H, W)``, with what the run as a whole says of each pixel.
-    static : ndarray of uint16
-        ``(H, W)``.
+    told : ndarray of uint16
+        ``(n, H, W)`` bits of each frame, as they were told with it.
+    news : dict of int to RunProducts
+        What the run said as a whole after so many frames; the last one is the final one.
     """
 
     classes: NDArray[np.uint8]
-    bits: NDArray[np.uint16]
-    static: NDArray[np.uint16]
+    told: NDArray[np.uint16]
+    news: dict[int, RunProducts]
+
+    @property
+    def final(self) -> RunProducts:
+        """What the run says as a whole in the end."""
+        return self.news[len(self.told)]
+
+    @property
+    def bits(self) -> NDArray[np.uint16]:
+        """``(n, H, W)`` bits of each frame, as a consumer has them at the end."""
+        return self.told | self.final.pixel_mask
 
     @property
     def beam(self) -> NDArray[np.bool_]:
@@ -41,28 +55,25 @@ class Labelled:
         return (self.classes == ClassCode.RING) | (self.classes == ClassCode.CORE)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameItem:
-    """A frame as a feed brings it, as far as a reconstruction asks."""
-
-    index: int
-    image: NDArray[np.float32]
-    classes: NDArray[np.uint8]
-    valid_bits: NDArray[np.uint16]
-    status: str = "ok"
-
-
-def labelled(masks: Sequence[Mask]) -> Labelled:
-    """Collect what a consumer gets of a run when it is over."""
-    classes = np.stack([mask.classes for mask in masks])
-    bits = np.stack([m.valid_bits for m in masks if m.valid_bits is not None])
-    static = np.zeros(classes.shape[1:], np.uint16)
-    for bit in ValidBit:
-        flag = np.uint16(bit)
-        if not flag & SINGLE:
-            often = ((bits & flag) > 0).mean(axis=0) >= OFTEN
-            static[often | ((bits[-1] & flag) > 0)] |= flag
-    return Labelled(classes, bits | static, static)
+def labelled(frames: NDArray[np.float32]) -> Labelled:
+    """Run the node over frames, one after the other."""
+    options = NodeOptions()
+    node = Node(
+        options,
+        lambda: InlineTrainer(options.student, promotion=options.promotion),
+        MemoryStore(),
+    )
+    node.open(RUN)
+    masks: list[Mask] = []
+    news: dict[int, RunProducts] = {}
+    for index, image in enumerate(frames):
+        masks += node.process([Frame(RUN, index, image, image.shape)])
+        now = node.products(RUN)
+        if now is not None and (len(masks) % EVERY == 0 or len(masks) == len(frames)):
+            news[len(masks)] = now
+    unknown = np.full(frames.shape[1:], ValidBit.GAP, np.uint16)
+    bits = [unknown if m.valid_bits is None else m.valid_bits for m in masks]
+    return Labelled(np.stack([m.classes for m in masks]), np.stack(bits), news)
 
 
 def scan_of(
@@ -80,7 +91,7 @@ def scan_of(
     for i in range(len(case.frames)):
         scan.add(frame_of(case, said, i))
     scan.place(0, case.positions)
-    scan.learn(summarise(scan, said.static))
+    scan.learn(said.final)
     if frames is not None:
         scan.frames[:] = frames
     if use is not None:
@@ -89,9 +100,22 @@ def scan_of(
     return scan
 
 
-def frame_of(case: Case, said: Labelled, index: int) -> FrameLike:
+def frame_of(case: Case, said: Labelled, index: int) -> FrameItem:
     """Return one frame as a feed brings it."""
-    return FrameItem(index, case.frames[index], said.classes[index], said.bits[index])
+    return FrameItem(
+        seq=0,
+        run=RUN,
+        index=index,
+        time=0.0,
+        seq_num=index + 1,
+        attempt=0,
+        image=case.frames[index],
+        classes=said.classes[index],
+        valid_bits=said.told[index],
+        revision=0,
+        status="ok",
+        verdict="annulus",
+    )
 
 
 Make = Callable[[Case, Labelled], GrowingScan]

@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # before numpy is imported
@@ -32,22 +31,19 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np
 from numpy.typing import NDArray
 from recon_cases import STAR, Case, simulated, star
-from recon_masks import POLICIES, Labelled, frame_of, labelled, scan_of
+from recon_masks import POLICIES, RUN, Labelled, frame_of, labelled, scan_of
 from rich.console import Console
 from rich.table import Table
 
 from ptychoseg_stream.assemble import single_threaded
-from ptychoseg_stream.evaluation.offline import label_all
-from ptychoseg_stream.node.options import NodeOptions
 from ptychoseg_stream.node.ports import Products
-from ptychoseg_stream.node.store import MemoryStore
 from ptychoseg_stream.recon.engine import Engine, ReconOptions
 from ptychoseg_stream.recon.growing import GrowingScan
 from ptychoseg_stream.recon.live import LiveOptions, live
 from ptychoseg_stream.recon.metrics import Scored, score
 from ptychoseg_stream.recon.picture import draw_ways
 from ptychoseg_stream.recon.schedule import Schedule
-from ptychoseg_stream.science.experiment import Experiment
+from ptychoseg_stream.sinks.feed.items import Item, ProductsItem, Start, Stop
 
 BEST, WORST = 1.10, 0.6
 """Ours must be within this factor of the oracle, and below this part of no mask."""
@@ -130,49 +126,30 @@ def _disc(scan: GrowingScan) -> NDArray[np.uint8]:
     return (np.hypot(y - middle[0], x - middle[1]) < min(scan.shape) / 6).astype(np.uint8)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Start:
-    """As the feed's: a follower tells items by the names of their types."""
-
-    shape: tuple[int, int]
-    num_points: int
-    experiment: Experiment
-    positions: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ProductsItem:
-    """As the feed's."""
-
-    products: Products
-
-
-class Stop:
-    """As the feed's."""
-
-
 class _Paced:
     """A feed that brings so many frames per epoch: pauses are counted in epochs, not in seconds."""
 
     def __init__(self, case: Case, said: Labelled, pace: float) -> None:
-        self._whole = scan_of(case, said)
         self._case, self._said, self._pace = case, said, pace
         self._come, self._due = 0, 0.0
 
-    def take(self, *, wait: bool) -> list[Any]:
+    def take(self, *, wait: bool) -> list[Item]:
         """Return the frames of one epoch; the end comes with the last of them."""
         case, said, n = self._case, self._said, len(self._case.frames)
-        items: list[Any] = []
+        items: list[Item] = []
         if self._come == 0:
-            items.append(Start(case.frames.shape[1:], n, case.experiment, case.positions))
+            shape = said.classes.shape[1:]
+            items.append(Start(0, RUN, RUN, shape, n, case.experiment, case.positions))
         self._due = min(self._due + self._pace, n)
-        items += [frame_of(case, said, i) for i in range(self._come, int(self._due))]
+        come = range(self._come, int(self._due))
+        items += [frame_of(case, said, i) for i in come]
+        for i in come:
+            if i + 1 in said.news:
+                known = Products(said.news[i + 1], case.positions[: i + 1], case.experiment)
+                items.append(ProductsItem(0, RUN, known))
         self._come = int(self._due)
-        if self._come % 16 < self._pace and self._whole.products is not None:
-            known = Products(self._whole.products, case.positions, case.experiment)
-            items.append(ProductsItem(known))
         if self._come == n:
-            items.append(Stop())
+            items.append(Stop(0, RUN, "success", ""))
         return items
 
 
@@ -242,7 +219,7 @@ def compare(case: Case, said: Labelled, folder: Path | None) -> tuple[list[str],
 def label(case: Case) -> Labelled:
     """Run the node over the frames."""
     begin = time.monotonic()
-    said = labelled(label_all(case.frames, NodeOptions(), MemoryStore()))
+    said = labelled(case.frames)
     wrong = case.bits != 0
     bad = said.bits != 0
     console.print(

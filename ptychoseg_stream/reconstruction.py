@@ -1,6 +1,5 @@
 """What the command reconstruct does: a run while it is measured, or a file."""
 
-import importlib
 import os
 import sys
 import time
@@ -12,12 +11,14 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from .assemble import single_threaded
-from .errors import DatasetError, SourceError, StoreError
+from .errors import DatasetError, StoreError
+from .feed import follow
+from .feed.follow import Item
 from .profile import Profile, load_profile
 from .recon.toolkit import cdtools
 from .sinks.connection import connect, translated
 
-Follow: TypeAlias = Callable[..., Iterable[Any]]
+Follow: TypeAlias = Callable[..., Iterable[Item]]
 console = Console(width=None if sys.stdout.isatty() else 120)
 PAUSE = 5.0
 """Between two pictures, and two versions in Tiled [s]."""
@@ -62,15 +63,7 @@ def run_reconstruction(arguments: ReconstructArguments) -> bool:
     single_threaded()
     if arguments.file is not None:
         return _run_file(arguments, arguments.file)
-    return run_live(arguments, _feed())
-
-
-def _feed() -> Follow:
-    """Return the follower of feeds; it comes with the package of the same name."""
-    try:
-        return importlib.import_module("ptychoseg_stream.feed").follow
-    except ModuleNotFoundError:
-        raise SourceError("this version has no live feed: give --file FILE.cxi") from None
+    return run_live(arguments, follow)
 
 
 def _run_file(arguments: ReconstructArguments, path: Path) -> bool:
@@ -90,14 +83,14 @@ def _run_file(arguments: ReconstructArguments, path: Path) -> bool:
     return True
 
 
-def run_live(arguments: ReconstructArguments, follow: Follow) -> bool:
-    """Follow a run and reconstruct it; `follow` opens the feed."""
+def run_live(arguments: ReconstructArguments, follower: Follow) -> bool:
+    """Follow a run and reconstruct it; `follower` opens the feed."""
     from .recon.live import LiveOptions, ThreadInbox, live
 
     profile = load_profile(arguments.profile)
     prepare = profile.node.prepare
     key = os.environ.get(profile.tiled.api_key_env, "")
-    inbox = ThreadInbox(follow(arguments.follow, arguments.run, api_key=key))
+    inbox = ThreadInbox(follower(arguments.follow, arguments.run, api_key=key))
     options = LiveOptions(arguments.epochs or 10, prepare.pedestal, prepare.gain)
     losses: list[float] = []
     shown = _Shown(arguments.output)
@@ -175,7 +168,7 @@ class _Stored:
         if not self._every.due(update.last):
             return
         engine, start, tiled = update.engine, update.start, self._tiled
-        uri = server_of(getattr(start, "tiled", "")) or tiled.uri
+        uri = server_of(start.tiled) or tiled.uri
         try:
             with translated(uri, tiled.api_key_env):
                 if self._node is None:

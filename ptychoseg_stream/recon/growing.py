@@ -1,7 +1,5 @@
 """The scan so far: what a feed brings, laid out in arrays that a reconstruction works on."""
 
-from typing import Any, Protocol
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,40 +7,14 @@ from ..errors import DatasetError
 from ..science.experiment import Experiment, Positions
 from ..science.frame import BitMap, BoolArray, ClassMap, FloatArray
 from ..science.products import RunProducts
+from ..sinks.feed.items import FrameItem
 
 FIRST_CAPACITY = 64
 """Frames that there is room for when nobody says how many will come."""
+MOST_AT_FIRST = 4096
+"""Frames that there is room for at first, whatever a start document plans."""
 SAMPLE = 256
 """Frames that are looked at together, for a mean or the like."""
-
-
-class FrameLike(Protocol):
-    """A frame with its mask, as a feed brings it."""
-
-    @property
-    def index(self) -> int:
-        """Row in the raw array."""
-        ...
-
-    @property
-    def image(self) -> NDArray[Any] | None:
-        """``(H, W)`` detector units of any real dtype; None if it could not be read."""
-        ...
-
-    @property
-    def classes(self) -> ClassMap:
-        """``(H, W)`` class codes."""
-        ...
-
-    @property
-    def valid_bits(self) -> BitMap:
-        """``(H, W)``; 0: use this pixel."""
-        ...
-
-    @property
-    def status(self) -> str:
-        """Of the frame: "ok", "refused" or "lost"."""
-        ...
 
 
 class GrowingScan:
@@ -70,7 +42,7 @@ class GrowingScan:
         pedestal: float = 0.0,
         gain: float = 1.0,
     ) -> None:
-        room = capacity or FIRST_CAPACITY
+        room = min(capacity or FIRST_CAPACITY, MOST_AT_FIRST)
         self.shape = shape
         self.experiment = experiment or Experiment()
         self.products: RunProducts | None = None
@@ -102,7 +74,7 @@ class GrowingScan:
         """Return ``(n, H, W)`` which pixels of these frames may be used, as is known by now."""
         return self.valid[index] & self._static
 
-    def add(self, item: FrameLike) -> None:
+    def add(self, item: FrameItem) -> None:
         """Take a frame; the same index again replaces it. One that has no mask is left out.
 
         Raises

@@ -8,9 +8,18 @@ import queue
 import threading
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import DatasetError
+from ..sinks.feed.items import (
+    FrameItem,
+    Item,
+    PositionsItem,
+    ProductsItem,
+    Revision,
+    Start,
+    Stop,
+)
 from .engine import ENOUGH, Engine, ReconOptions, Step
 from .growing import GrowingScan
 
@@ -18,7 +27,7 @@ from .growing import GrowingScan
 class Inbox(Protocol):
     """Where items of a feed come in."""
 
-    def take(self, *, wait: bool) -> list[Any]:
+    def take(self, *, wait: bool) -> list[Item]:
         """Return what has come since; with `wait`, at least one item."""
         ...
 
@@ -49,7 +58,7 @@ class Update:
     step : Step
     engine : Engine
         With object and probe as they are now.
-    start : object
+    start : Start
         The run's `Start`.
     come, planned : int
         Frames that have come; frames that are planned, 0 if nobody knows.
@@ -61,7 +70,7 @@ class Update:
 
     step: Step
     engine: Engine
-    start: Any
+    start: Start
     come: int
     planned: int
     ended: bool
@@ -71,8 +80,6 @@ class Update:
 class Follower:
     """Takes the items of one run, in the order of the feed, into a scan.
 
-    Items are told by the names of their types: those of `ptychoseg_stream.feed`.
-
     Parameters
     ----------
     options : LiveOptions
@@ -80,22 +87,21 @@ class Follower:
 
     def __init__(self, options: LiveOptions) -> None:
         self._options = options
-        self.start: Any = None
+        self.start: Start | None = None
         self.scan: GrowingScan | None = None
         self.come = 0
         self.ended = False
 
-    def take(self, item: Any) -> None:
+    def take(self, item: Item) -> None:
         """Take the next item; what comes before the start of the run is not of it."""
-        kind = type(item).__name__
-        if kind == "Start":
+        if isinstance(item, Start):
             self._begin(item)
-        elif kind == "Stop":
+        elif isinstance(item, Stop):
             self.ended = True
         elif self.scan is not None:
-            self._put(kind, item, self.scan)
+            self._put(item, self.scan)
 
-    def _begin(self, start: Any) -> None:
+    def _begin(self, start: Start) -> None:
         options = self._options
         self.start = start
         self.scan = GrowingScan(
@@ -104,15 +110,15 @@ class Follower:
         if start.positions is not None:
             self.scan.place(0, start.positions)
 
-    def _put(self, kind: str, item: Any, scan: GrowingScan) -> None:
-        if kind == "FrameItem":
+    def _put(self, item: Item, scan: GrowingScan) -> None:
+        if isinstance(item, FrameItem):
             scan.add(item)
             self.come = max(self.come, item.index + 1)
-        elif kind == "Revision":
+        elif isinstance(item, Revision):
             scan.revise(item.first, item.last, item.bits)
-        elif kind == "PositionsItem":
+        elif isinstance(item, PositionsItem):
             scan.place(item.first, item.positions)
-        elif kind == "ProductsItem":
+        elif isinstance(item, ProductsItem):
             scan.learn(item.products.of_frames)
             scan.place(0, item.products.positions)
             scan.experiment = item.products.experiment
@@ -136,15 +142,14 @@ def live(
         busy = run.scan is not None and _enough(run)
         for item in inbox.take(wait=not busy and not run.ended):
             run.take(item)
-        if run.scan is None or not _enough(run):
+        if run.scan is None or run.start is None or not _enough(run):
             if run.ended:
                 raise DatasetError(f"the run has ended, and {_lack(run)}")
             continue
         left -= run.ended
         engine = engine or Engine(run.scan, options)
-        planned = getattr(run.start, "num_points", 0)
-        step = engine.epoch()
-        yield Update(step, engine, run.start, run.come, planned, run.ended, left == 0)
+        step, start = engine.epoch(), run.start
+        yield Update(step, engine, start, run.come, start.num_points, run.ended, left == 0)
 
 
 def _enough(run: Follower) -> bool:
@@ -167,31 +172,30 @@ class ThreadInbox:
         Blocks between items; ends with the run. What it raises, `take` raises.
     """
 
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._queue: queue.SimpleQueue[Item | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(
             name="ptychoseg-recon", target=self._read, args=(items,), daemon=True
         )
         self._thread.start()
 
-    def take(self, *, wait: bool) -> list[Any]:
+    def take(self, *, wait: bool) -> list[Item]:
         """Return what has come since; with `wait`, at least one item."""
-        items = [self._queue.get()] if wait else []
+        items: list[Item] = []
         while True:
             try:
-                items.append(self._queue.get_nowait())
+                item = self._queue.get(wait and not items)
             except queue.Empty:
-                break
-        for item in items:
+                return items
             if isinstance(item, Exception):
                 raise item
-        return items
+            items.append(item)
 
-    def _read(self, items: Iterable[Any]) -> None:
+    def _read(self, items: Iterable[Item]) -> None:
         try:
             for item in items:
                 self._queue.put(item)
-                if type(item).__name__ == "Stop":
+                if isinstance(item, Stop):
                     return
             self._queue.put(DatasetError("the feed has ended before the run"))
         except Exception as error:  # noqa: BLE001 - raised again by `take`, in the caller's thread

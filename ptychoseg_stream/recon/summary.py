@@ -1,51 +1,15 @@
-"""What the frames of a scan say together, worked out from the arrays: for files and tests.
-
-A node keeps the same figures as frames pass by and publishes them; then nothing of this is needed.
-"""
+"""What the frames of a file say together, where nobody wrote it down beside them."""
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..science.frame import BoolArray, ClassCode, FloatArray
-from ..science.products import SUMS, RunProducts
-from .growing import GrowingScan, estimated_mean
+from ..science.frame import BoolArray, FloatArray
 
 FAINT = np.float32(1e-6)
 """Background where nothing is known of it [counts]."""
 ENOUGH = 8
 """Empty samples that a pixel's background is the mean of, at least."""
-
-
-def summarise(scan: GrowingScan, bad: NDArray[np.uint16] | None = None) -> RunProducts:
-    """Return what the frames that are ready say together.
-
-    Parameters
-    ----------
-    scan : GrowingScan
-    bad : ndarray of uint16, optional
-        ``(H, W)`` of `ptychoseg_stream.science.frame.ValidBit`: pixels that are bad in all frames.
-    """
-    index = scan.ready
-    bits = np.zeros(scan.shape, np.uint16) if bad is None else bad
-    use = scan.usable(index) & (bits == 0)
-    empty = use & (scan.classes[index] == ClassCode.EMPTY)
-    background, variance = mean_and_variance(scan.frames[index], empty)
-    ring = (scan.classes[index] == ClassCode.RING).mean(axis=0) > 0.5
-    pupil = np.asarray(ring, bool)
-    return RunProducts(
-        frames=len(index),
-        used=len(index),
-        pixel_mask=bits,
-        background=np.maximum(np.nan_to_num(background), FAINT),
-        background_variance=variance,
-        background_samples=empty.sum(axis=0).astype(np.int32),
-        pupil=pupil.astype(np.uint8),
-        mean=estimated_mean(scan),
-        **radii_of(pupil),
-        sums=np.full((len(index), len(SUMS)), np.nan),
-    )
 
 
 def mean_and_variance(frames: FloatArray, where: BoolArray) -> tuple[FloatArray, FloatArray]:

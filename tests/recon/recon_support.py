@@ -1,16 +1,26 @@
 """A small far-field scan with defects: 64x64 frames, everything known."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from ptychoseg_stream.node.ports import Products
-from ptychoseg_stream.recon.growing import GrowingScan
-from ptychoseg_stream.recon.summary import summarise
+from ptychoseg_stream.recon.growing import GrowingScan, estimated_mean
+from ptychoseg_stream.recon.summary import FAINT, mean_and_variance, radii_of
 from ptychoseg_stream.science.experiment import Experiment
 from ptychoseg_stream.science.frame import ClassCode, ValidBit
+from ptychoseg_stream.science.products import SUMS, RunProducts
+from ptychoseg_stream.sinks.feed.items import (
+    FrameItem,
+    PositionsItem,
+    ProductsItem,
+    Revision,
+    Start,
+    Stop,
+)
 
 SIDE = 64
 PIXEL = 10e-9
@@ -18,49 +28,22 @@ CENTRE = (33.0, 31.0)
 EXPERIMENT = Experiment(1000.0, 0.1, (0.1 * 1.23984198433e-9 / (SIDE * PIXEL),) * 2)
 
 
-@dataclass(frozen=True, eq=False)
-class Start:
-    shape: tuple[int, int] = (SIDE, SIDE)
-    num_points: int = 0
-    experiment: Experiment = EXPERIMENT
-    positions: NDArray[np.float64] | None = None
-    run: str = "raw"
-    derived: str = "derived"
-    tiled: str = ""
+def start_of(points: int = 0) -> Start:
+    return Start(0, "raw", "derived", (SIDE, SIDE), points, EXPERIMENT)
 
 
-@dataclass(frozen=True, eq=False)
-class FrameItem:
-    index: int
-    image: NDArray | None
-    classes: NDArray[np.uint8]
-    valid_bits: NDArray[np.uint16]
-    status: str = "ok"
+def frame_of(index: int, image: Any, classes: Any, bits: Any, status: str = "ok") -> FrameItem:
+    about = {"seq": index + 1, "run": "raw", "time": 0.0, "seq_num": index + 1, "attempt": 0}
+    arrays = {"image": image, "classes": classes, "valid_bits": bits}
+    return FrameItem(**about, **arrays, index=index, revision=0, status=status, verdict="annulus")
 
 
-@dataclass(frozen=True, eq=False)
-class Revision:
-    first: int
-    last: int
-    bits: NDArray[np.uint16]
+def revision_of(first: int, last: int, bits: NDArray[np.uint16]) -> Revision:
+    return Revision(0, "raw", first, last, bits, 1)
 
 
-@dataclass(frozen=True, eq=False)
-class PositionsItem:
-    first: int
-    positions: NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class ProductsItem:
-    products: Products
-
-
-@dataclass(frozen=True, eq=False)
-class Stop:
-    exit_status: str = "success"
-    reason: str = ""
-    account: dict = field(default_factory=dict)
+def stop_of() -> Stop:
+    return Stop(0, "raw", "success", "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +58,7 @@ class Small:
     corner: NDArray[np.float64]
 
     def item(self, index: int) -> FrameItem:
-        return FrameItem(index, self.frames[index], self.classes[index], self.bits[index])
+        return frame_of(index, self.frames[index], self.classes[index], self.bits[index])
 
     def scan(self) -> GrowingScan:
         """All of it, with the right masks."""
@@ -93,10 +76,36 @@ class Small:
 
     def items(self) -> list:
         """As a feed brings them."""
-        items: list = [Start(num_points=len(self.frames))]
+        items: list = [start_of(len(self.frames))]
         for index in range(len(self.frames)):
-            items += [self.item(index), PositionsItem(index, self.positions[index : index + 1])]
-        return [*items, ProductsItem(self.products()), Stop()]
+            items += [
+                self.item(index),
+                PositionsItem(0, "raw", index, self.positions[index : index + 1]),
+            ]
+        return [*items, ProductsItem(0, "raw", self.products()), stop_of()]
+
+
+def summarise(scan: GrowingScan, bad: NDArray[np.uint16] | None = None) -> RunProducts:
+    """Return what the frames that are ready say together."""
+    index = scan.ready
+    bits = np.zeros(scan.shape, np.uint16) if bad is None else bad
+    use = scan.usable(index) & (bits == 0)
+    empty = use & (scan.classes[index] == ClassCode.EMPTY)
+    background, variance = mean_and_variance(scan.frames[index], empty)
+    ring = (scan.classes[index] == ClassCode.RING).mean(axis=0) > 0.5
+    pupil = np.asarray(ring, bool)
+    return RunProducts(
+        frames=len(index),
+        used=len(index),
+        pixel_mask=bits,
+        background=np.maximum(np.nan_to_num(background), FAINT),
+        background_variance=variance,
+        background_samples=empty.sum(axis=0).astype(np.int32),
+        pupil=pupil.astype(np.uint8),
+        mean=estimated_mean(scan),
+        **radii_of(pupil),
+        sums=np.full((len(index), len(SUMS)), np.nan),
+    )
 
 
 def make_small(seed: int = 0, grid: int = 8) -> Small:

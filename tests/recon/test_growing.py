@@ -2,18 +2,19 @@
 
 import numpy as np
 import pytest
-from recon_support import FrameItem, Small
+from recon_support import Small, frame_of
 
 from ptychoseg_stream.errors import DatasetError
 from ptychoseg_stream.recon.growing import GrowingScan
 from ptychoseg_stream.recon.schedule import Schedule, background_variance
 from ptychoseg_stream.science.experiment import Experiment
+from ptychoseg_stream.sinks.feed.items import FrameItem
 
 SHAPE = (4, 5)
 
 
 def frame(index: int, bits: int = 0, status: str = "ok", value: float = 7) -> FrameItem:
-    return FrameItem(
+    return frame_of(
         index,
         np.full(SHAPE, value, np.uint16),
         np.ones(SHAPE, np.uint8),
@@ -44,7 +45,7 @@ def test_a_position_that_is_told_as_unknown_does_not_replace_a_known_one() -> No
 def test_frames_without_image_or_mask_are_left_out() -> None:
     scan = GrowingScan(SHAPE, 3)
     scan.place(0, np.zeros((3, 2)))
-    scan.add(FrameItem(0, None, np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint16), "lost"))
+    scan.add(frame_of(0, None, np.zeros(SHAPE, np.uint8), np.ones(SHAPE, np.uint16), "lost"))
     scan.add(frame(1, status="refused"))
     scan.add(frame(2))
     assert scan.ready.tolist() == [2]
@@ -90,7 +91,7 @@ def test_counts_are_values_less_pedestal_by_gain_and_nan_is_not_used() -> None:
     scan = GrowingScan(SHAPE, 1, Experiment(), pedestal=100, gain=10)
     image = np.full(SHAPE, 150.0)
     image[0, 0] = np.nan
-    scan.add(FrameItem(0, image, np.ones(SHAPE, np.uint8), np.zeros(SHAPE, np.uint16)))
+    scan.add(frame_of(0, image, np.ones(SHAPE, np.uint8), np.zeros(SHAPE, np.uint16)))
     assert scan.frames[0, 1, 1] == 5
     assert scan.frames[0, 0, 0] == 0
     assert not scan.usable(np.array([0]))[0, 0, 0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recon_support import FrameItem, Revision, Small, Start, Stop
+from recon_support import Small, revision_of, start_of, stop_of
 from test_engine import compare
 
 from ptychoseg_stream.errors import DatasetError, SourceError
@@ -15,6 +15,7 @@ from ptychoseg_stream.recon.engine import ENOUGH, ReconOptions
 from ptychoseg_stream.recon.live import LiveOptions, ThreadInbox, Update, live
 from ptychoseg_stream.recon.picture import draw, draw_ways, without_ramp
 from ptychoseg_stream.recon.store import TiledReconstruction
+from ptychoseg_stream.sinks.feed.items import FrameItem
 from ptychoseg_stream.sinks.testing import in_process_tiled
 
 
@@ -49,7 +50,7 @@ def test_the_image_is_finished_when_the_scan_is(small: Small) -> None:
 
 
 def test_frames_before_the_start_are_of_another_run(small: Small) -> None:
-    items = [small.item(0), Stop()]
+    items = [small.item(0), stop_of()]
     items = [small.item(0), *small.items()]
     assert updates(items, 40)[-1].come == len(small.frames)
 
@@ -61,18 +62,18 @@ def test_a_run_with_few_frames_is_reconstructed_when_it_is_over(small: Small) ->
 
 
 def test_a_run_without_positions_says_so(small: Small) -> None:
-    items = [Start(num_points=2), small.item(0), small.item(1), Stop()]
+    items = [start_of(2), small.item(0), small.item(1), stop_of()]
     with pytest.raises(DatasetError, match="of 2 frames none has both a mask and a position"):
         updates(items, 2)
     with pytest.raises(DatasetError, match="no frame has come"):
-        updates([Start(), Stop()], 1)
+        updates([start_of(), stop_of()], 1)
 
 
 def test_revisions_reach_frames_that_came_before(small: Small) -> None:
     bits = np.zeros(small.bits.shape[1:], np.uint16)
     bits[60, 60] = 8
     items = small.items()
-    seen = updates([*items[:-1], Revision(0, len(small.frames), bits), Stop()], 500, after=1)
+    seen = updates([*items[:-1], revision_of(0, len(small.frames), bits), stop_of()], 500, after=1)
     scan = seen[-1].engine._scan  # pyright: ignore
     assert not scan.usable(scan.ready)[:, 60, 60].any()
 
@@ -83,7 +84,7 @@ def test_a_feed_is_read_by_a_thread_while_the_caller_is_busy(small: Small) -> No
     def feed() -> Iterator[Any]:
         yield from small.items()[:-1]
         assert gate.wait(60)
-        yield Stop()
+        yield stop_of()
 
     inbox = ThreadInbox(feed())
     seen = []
@@ -96,13 +97,13 @@ def test_a_feed_is_read_by_a_thread_while_the_caller_is_busy(small: Small) -> No
 
 def test_what_a_feed_raises_is_raised_where_it_is_used() -> None:
     def feed() -> Iterator[Any]:
-        yield Start()
+        yield start_of()
         raise SourceError("nobody answers")
 
     with pytest.raises(SourceError, match="nobody answers"):
         list(live(ThreadInbox(feed())))
     with pytest.raises(DatasetError, match="ended before the run"):
-        list(live(ThreadInbox([Start()])))
+        list(live(ThreadInbox([start_of()])))
 
 
 def test_pictures_are_written(small: Small, tmp_path: Path) -> None:
