@@ -23,6 +23,9 @@ from ..sinks.feed.items import (
 from .engine import ENOUGH, Engine, ReconOptions, Step
 from .growing import GrowingScan
 
+PATIENT = 32
+"""Frames from which on it begins though the run has said nothing as a whole yet."""
+
 
 class Inbox(Protocol):
     """Where items of a feed come in."""
@@ -153,8 +156,10 @@ def live(
 
 
 def _enough(run: Follower) -> bool:
+    """Whether to iterate: the first probe is better with a pupil, which soon comes."""
     assert run.scan is not None
-    return len(run.scan.ready) >= (1 if run.ended else ENOUGH)
+    enough = ENOUGH if run.scan.products is not None else PATIENT
+    return len(run.scan.ready) >= (1 if run.ended else enough)
 
 
 def _lack(run: Follower) -> str:

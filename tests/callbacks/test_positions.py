@@ -89,6 +89,13 @@ def test_coordinates_without_a_unit_of_length_are_not_believed_and_it_is_said_on
     assert "frames.positions.unit" in line
 
 
+@pytest.mark.parametrize("said", ["nm", {"stage_y": "nm", "stage_x": "nm"}], ids=["all", "each"])
+def test_the_start_document_may_say_the_unit_that_motors_do_not(said):
+    scan = Scan({"stage_y": axis(None), "stage_x": axis(None)}, {**HINTS, "positions_unit": said})
+    scan.event(1, stage_y=10.0, stage_x=20.0)
+    assert scan.found == [[0.01, 0.02]]
+
+
 def test_the_profile_names_keys_unit_and_sign():
     keys = {"a": axis("deg"), "b": axis(None)}
     scan = Scan(keys, {}, y="b", x="a", unit="nm", y_factor=-1.0, x_factor=2.0)

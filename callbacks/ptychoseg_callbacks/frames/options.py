@@ -25,7 +25,8 @@ class PositionOptions:
         Data keys; empty: those that the start document names as dimensions (or motors), told apart
         by their last letter, else the first is y.
     unit : str
-        m, mm, um or nm; empty: as the descriptor says.
+        m, mm, um or nm; empty: as the descriptor says, else the start document under
+        ``positions_unit`` (a unit, or one for each key).
     y_factor, x_factor : float
         Probe on the sample = factor times what the key reads: -1 where a motor moves the sample,
         and the probe stands still.

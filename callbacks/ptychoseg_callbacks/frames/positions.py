@@ -50,6 +50,7 @@ class Positions:
         self._run = run
         self._options = options
         self._scalars = scalars
+        self._units: Any = start.get("positions_unit", {})
         self._wanted = [options.y, options.x] if options.y else _dimensions(start)
         self._axes: tuple[_Axis, _Axis] | None = None
         self._descriptors: set[str] = set()
@@ -70,7 +71,8 @@ class Positions:
             self._axes = None if y is None or x is None else (y, x)
 
     def _axis(self, key: str, spec: Mapping[str, Any], sign: float) -> _Axis | None:
-        unit = self._options.unit or str(spec.get("units") or "").strip()
+        said: Any = self._units.get(key, "") if isinstance(self._units, Mapping) else self._units
+        unit = self._options.unit or str(spec.get("units") or said or "").strip()
         if unit not in UNITS and unit.lower() not in UNITS:
             if not self._failed:
                 self._failed = True
