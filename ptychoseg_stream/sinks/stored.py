@@ -15,7 +15,7 @@ from tiled.queries import Key
 from ..errors import StoreError
 from ..node.ports import Products
 from .arrays import MASK
-from .connection import READ_SCOPES, Unavailable, connect, translated
+from .connection import READ_SCOPES, Unavailable, connect, node_address, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
@@ -104,7 +104,7 @@ def open_stored(target: str, options: TiledOptions, api_key: str) -> Generator[S
             yield _of_file(path, file)
     elif "://" in target:
         _require_no_key(target, options)
-        with _connected(target, options, api_key) as node:
+        with _connected(node_address(target), options, api_key) as node:
             yield _of_node(node, target, options)
     else:
         _require_uid(target, options)

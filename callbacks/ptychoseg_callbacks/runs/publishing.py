@@ -12,6 +12,10 @@ from ptychoseg_stream.science.experiment import Positions
 from .open_run import OpenRun
 
 
+_LIGHT = 1 << 18
+"""Pixels of a frame up to which products weigh next to nothing; larger ones are sent less often."""
+
+
 class Publishing:
     """Begins and ends runs, and publishes their products; what goes wrong costs those, and no mask.
 
@@ -26,7 +30,8 @@ class Publishing:
     guard : Guard
         Logs what they raise.
     every : float
-        Least time between two of a run [s]; the last one, at its end, always comes.
+        Least time between two of a run [s], for frames up to 512x512; the last one, at its end,
+        always comes.
     monotonic : callable
         Seconds of a clock that never jumps.
     """
@@ -62,7 +67,8 @@ class Publishing:
 
     def tick(self, run: OpenRun) -> None:
         """Publish what a run says by now, if the last time is long ago."""
-        if self._now() - run.published >= self._every:
+        pixels = run.last.classes.size if run.last is not None else 0
+        if self._now() - run.published >= self._every * max(1.0, pixels / _LIGHT):
             self._publish(run, final=False)
 
     def finish(self, run: OpenRun) -> None:
