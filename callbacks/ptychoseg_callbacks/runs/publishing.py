@@ -11,7 +11,6 @@ from ptychoseg_stream.science.experiment import Positions
 
 from .open_run import OpenRun
 
-
 _LIGHT = 1 << 18
 """Pixels of a frame up to which products weigh next to nothing; larger ones are sent less often."""
 
