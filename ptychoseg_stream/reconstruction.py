@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from rich.console import Console
 
 from .assemble import single_threaded
-from .errors import DatasetError, StoreError
+from .errors import DatasetError, FeedGone, StoreError
 from .feed import follow
 from .feed.follow import Item
 from .profile import Profile, load_profile
@@ -63,7 +63,18 @@ def run_reconstruction(arguments: ReconstructArguments) -> bool:
     single_threaded()
     if arguments.file is not None:
         return _run_file(arguments, arguments.file)
-    return run_live(arguments, follow)
+    return run_live(arguments, follow_on)
+
+
+def follow_on(address: str, run: str = "", *, api_key: str = "") -> Iterator[Item]:
+    """Follow a run; in Tiled, if its feed has a hole and says where the run is."""
+    try:
+        yield from follow(address, run, api_key=api_key)
+    except FeedGone as gone:
+        if not gone.address:
+            raise
+        _say(f"{gone}; going on there")
+        yield from follow(gone.address, api_key=api_key)
 
 
 def _run_file(arguments: ReconstructArguments, path: Path) -> bool:

@@ -95,7 +95,8 @@ def _of_stack(stack: FrameStack, target: str) -> RawFrames:
         facts = read_facts(file, inner or stack.name.rpartition(":")[2], len(stack))
     energy = float(facts.metadata.get("energy_eV") or 0.0)
     distance = float(facts.metadata.get("detector_distance_m") or 0.0)
-    said = Experiment(energy, distance)
+    size: Any = facts.metadata.get("detector_pixel_size_m") or (0.0, 0.0)
+    said = Experiment(energy, distance, (float(size[0]), float(size[1])))
     return RawFrames(stack.name, len(stack), stack.__getitem__, said, facts.positions)
 
 

@@ -11,8 +11,8 @@ from ..sinks.feed.items import FrameItem
 
 FIRST_CAPACITY = 64
 """Frames that there is room for when nobody says how many will come."""
-MOST_AT_FIRST = 4096
-"""Frames that there is room for at first, whatever a start document plans."""
+MOST_AT_FIRST = 1 << 30
+"""Bytes that there is room for at first, whatever a start document plans."""
 SAMPLE = 256
 """Frames that are looked at together, for a mean or the like."""
 
@@ -42,7 +42,8 @@ class GrowingScan:
         pedestal: float = 0.0,
         gain: float = 1.0,
     ) -> None:
-        room = min(capacity or FIRST_CAPACITY, MOST_AT_FIRST)
+        most = max(1, MOST_AT_FIRST // (6 * max(1, shape[0] * shape[1])))
+        room = min(capacity or FIRST_CAPACITY, most)
         self.shape = shape
         self.experiment = experiment or Experiment()
         self.products: RunProducts | None = None

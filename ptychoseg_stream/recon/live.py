@@ -98,7 +98,8 @@ class Follower:
     def take(self, item: Item) -> None:
         """Take the next item; what comes before the start of the run is not of it."""
         if isinstance(item, Start):
-            self._begin(item)
+            if self.start is None or item.run != self.start.run:  # else told again, from elsewhere
+                self._begin(item)
         elif isinstance(item, Stop):
             self.ended = True
         elif self.scan is not None:

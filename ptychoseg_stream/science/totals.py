@@ -98,10 +98,11 @@ class Totals:
 
     @property
     def pixel_mask(self) -> BitMap:
-        """``(h, w)`` union of the static bits: those of the last frame, and of many before."""
+        """``(h, w)`` union of the static bits: those of many frames, and of the last one."""
         flagged = self._flagged + self._same * _apart(self._bits)
         often = flagged > OFTEN * max(self._used, 1)
-        found = self._bits.copy()
+        # A gap is what the frame itself says: one that was half read must not speak for all.
+        found = self._bits & ~np.uint16(ValidBit.GAP)
         for bit, where in zip(STATIC, often, strict=True):
             found[where] |= np.uint16(bit)
         return found

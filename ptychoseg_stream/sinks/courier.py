@@ -10,7 +10,7 @@ from tiled.client.container import Container
 
 from ..node.ports import Products
 from .batch import Batch, alike, joined
-from .connection import Refusal, Unanswered, open_container, translated
+from .connection import Refusal, Unanswered, Unavailable, open_container, translated
 from .late import Appends
 from .options import TiledOptions
 from .parcel import Parcel
@@ -20,6 +20,7 @@ from .tiled_run import TiledRun
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
+_PATIENCE = 3  # attempts at products in a row, of a server that takes the rest
 LOAD = 64
 """Rows of one load: requests cost time, whatever they carry."""
 
@@ -87,10 +88,16 @@ class Courier:
         try:
             with translated(self._server, self._options.api_key_env):
                 tiled.put_products(products)
-        except Refusal as error:  # which must not hold up the masks, nor the end of the run
+        except (Refusal, Unavailable) as error:
+            # They must not hold up the masks, nor the end of the run, where all else is taken.
+            route.refused_products += 1
+            if isinstance(error, Unavailable) and route.refused_products < _PATIENCE:
+                raise
             if "products" not in route.told:
                 route.told.add("products")
                 logger.error("Run %s has no products: %s", route.derived.raw.uid, error)
+        else:
+            route.refused_products = 0
         with self._desk.change:
             if route.products is products:
                 route.products = None

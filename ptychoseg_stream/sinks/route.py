@@ -62,6 +62,8 @@ class Route:
         The same, while rows are still given.
     products : Products or None
         What it says as a whole, while Tiled does not have it.
+    refused_products : int
+        How often in a row Tiled did not take that.
     ending_kept : bool
         Whether the ending is on disk.
     dropped : int
@@ -103,6 +105,7 @@ class Route:
     closing: Ending | None = None
     ending: Ending | None = None
     products: Products | None = None
+    refused_products: int = 0
     ending_kept: bool = False
     dropped: int = -1
     dropped_rows: int = 0

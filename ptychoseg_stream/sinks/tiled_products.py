@@ -26,6 +26,8 @@ class TiledProducts:
     run : Container
         Node of the derived run.
     access_tags : sequence of str or None
+    most : int
+        Bytes of an array in one request at most, or one row of it.
 
     Raises
     ------
@@ -33,9 +35,12 @@ class TiledProducts:
         Any method: whatever Tiled's client raises; see `connection.translated`.
     """
 
-    def __init__(self, run: Container, access_tags: Sequence[str] | None) -> None:
+    def __init__(
+        self, run: Container, access_tags: Sequence[str] | None, most: int = 1 << 20
+    ) -> None:
         self._run = run
         self._tags = access_tags
+        self._most = most
         self._node: Container | None = None
         self._arrays: dict[str, ArrayClient] = {}
 
@@ -71,7 +76,11 @@ class TiledProducts:
         array = self._arrays[name]
         if array.shape != values.shape:  # an array can grow in Tiled, and not shrink
             values = _padded(values, array.shape)
-        array.patch(values, offset=(0,) * values.ndim, extend=values.shape != array.shape)
+        step = max(1, self._most // max(1, values[:1].nbytes))
+        for row in range(0, len(values), step):
+            part = values[row : row + step]
+            grows = values.shape != array.shape
+            array.patch(part, offset=(row, *(0,) * (values.ndim - 1)), extend=grows)
 
     def _create(self, node: Container, name: str, values: NDArray[Any]) -> ArrayClient:
         structure = ArrayStructure(

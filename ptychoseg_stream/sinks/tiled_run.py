@@ -159,7 +159,9 @@ class TiledRun:
         """Write what the run says as a whole, in place of what it said before."""
         if self.finished or self._node is None:
             return
-        self._products = self._products or TiledProducts(self._node, self._tags)
+        self._products = self._products or TiledProducts(
+            self._node, self._tags, self._options.patch_bytes
+        )
         self._products.put(*arrays_of(products))
 
     def end(self, ending: Ending, rows: int = 0) -> None:

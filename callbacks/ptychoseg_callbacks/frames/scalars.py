@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,14 @@ class _Span:
     seq_num: int
 
 
+def _joined(one: _Span, other: _Span) -> _Span | None:
+    """Return two spans that follow each other as one; None if they do not."""
+    follows = one.resource == other.resource and one.last == other.first
+    if not follows or other.seq_num - one.seq_num != other.first - one.first:
+        return None
+    return replace(one, last=other.last)
+
+
 class Scalars:
     """Remembers which rows of which datasets were announced; reads them when they are wanted.
 
@@ -60,20 +68,26 @@ class Scalars:
             return
         start, stop = span_of(doc, "indices")
         spans = self._waiting.setdefault(key, [])
-        if start < stop and len(spans) < _MOST_SPANS:
-            spans.append(
-                _Span(resource, start, stop, number(doc["seq_nums"], "start") or start + 1)
-            )
+        span = _Span(resource, start, stop, number(doc["seq_nums"], "start") or start + 1)
+        if start >= stop or len(spans) >= _MOST_SPANS:
+            return
+        if spans and (joined := _joined(spans[-1], span)):
+            spans[-1] = joined
+        else:
+            spans.append(span)
 
     def read(self, key: str) -> Iterator[tuple[int, Any]]:
         """Yield seq_num and value of all that was announced, is there by now, and not yet read."""
         left: list[_Span] = []
+        failed: set[str] = set()  # files that are not there: each is tried once
         for span in self._waiting.pop(key, ()):
+            values: Any = ()
             try:
-                values = self._values(span)
+                if span.resource not in failed:
+                    values = self._values(span)
             except (DatasetError, *NOT_YET) as error:
+                failed.add(span.resource)
                 self._tell(key, str(error))
-                values = ()
             yield from zip(range(span.seq_num, span.seq_num + len(values)), values, strict=True)
             if (there := len(values)) < span.last - span.first:
                 rest = _Span(span.resource, span.first + there, span.last, span.seq_num + there)

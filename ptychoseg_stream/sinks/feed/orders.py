@@ -113,7 +113,7 @@ class Orders:
             return None  # the next one says all of it again
         if not isinstance(order, Frames):
             return order
-        if full or self._nbytes + order.nbytes > MOST_BYTES:
+        if full or (self._nbytes and self._nbytes + order.nbytes > MOST_BYTES):
             last = self._waiting[-1] if self._waiting else None
             again = isinstance(last, Overflow) and last.run == order.run
             return None if again else Overflow(order.run)

@@ -16,6 +16,7 @@ from ...node.guard import Guard
 from ...node.ports import Account, Products, RunInfo
 from ...node.spool import SpoolOptions
 from ...science.frame import Frame, Mask
+from ..arrays import nbytes as mask_bytes
 from .consumers import Consumers
 from .items import Item
 from .log import RunLog
@@ -80,6 +81,7 @@ class FeedServer:
         router = self._sockets.router
         self._consumers = None if router is None else Consumers(router, self._find, monotonic)
         self._runs: dict[str, _Run] = {}  # those that are open, by raw uid; the last one is newest
+        self._opening: set[str] = set()
         self._orders = Orders()
         self._guard = Guard(log)
         self._thread = threading.Thread(target=self._live, name="ptychoseg-feed", daemon=True)
@@ -87,6 +89,7 @@ class FeedServer:
 
     def open(self, run: RunInfo) -> None:
         """Begin a run, or go on with it."""
+        self._opening.add(run.uid)
         self._orders.put(Open(run))
 
     def send(self, run_uid: str, frames: Sequence[Frame], masks: Sequence[Mask]) -> None:
@@ -95,7 +98,8 @@ class FeedServer:
             frame if frame.image is None else replace(frame, image=frame.image.copy())
             for frame in frames
         ]
-        nbytes = sum(frame.image.nbytes for frame in copies if frame.image is not None)
+        images = [frame.image for frame in copies if frame.image is not None]
+        nbytes = sum(image.nbytes for image in images) + sum(map(mask_bytes, masks))
         if copies:
             self._orders.put(Frames(run_uid, copies, list(masks), nbytes))
 
@@ -109,6 +113,8 @@ class FeedServer:
 
     def told(self, run_uid: str) -> int:
         """Return how many frames of a run are on disk; very many if it is not kept (any more)."""
+        if run_uid in self._opening:
+            return -1
         run = self._runs.get(run_uid)
         if run is None or run.log is None or run.log.gone:
             return sys.maxsize
@@ -161,7 +167,10 @@ class FeedServer:
     def _do(self, order: Order) -> None:
         if isinstance(order, Open):
             self._guard.renew()
-            self._runs[order.info.uid] = self._begin(order.info)
+            try:
+                self._runs[order.info.uid] = self._begin(order.info)
+            finally:
+                self._opening.discard(order.info.uid)
         if isinstance(order, Open | Quit) or (run := self._runs.get(order.run)) is None:
             return
         if isinstance(order, Frames):
@@ -170,7 +179,7 @@ class FeedServer:
         elif isinstance(order, Publish):
             self._tell(run, run.telling.products(order.products))
         elif isinstance(order, Overflow):
-            self._lose(run, "frames came faster than they could be written to disk")
+            self._overflow(run, order.run)
         else:
             self._tell(run, run.telling.stop(order.account))
             del self._runs[order.run]
@@ -212,6 +221,14 @@ class FeedServer:
                 except OSError as error:
                     self._lose(run, str(error))
             self._sockets.publish(parts)
+
+    def _overflow(self, run: _Run, uid: str) -> None:
+        """Leave a hole that can be seen: frames came faster than they could be told."""
+        run.telling.seq += 1
+        why = "frames came faster than they could be written to disk"
+        if run.log is None:
+            log.error("run %s: the feed has a hole: %s; it is in Tiled only", uid, why)
+        self._lose(run, why)
 
     def _lose(self, run: _Run, why: str) -> None:
         """Keep no more messages of a run: there would be a hole."""

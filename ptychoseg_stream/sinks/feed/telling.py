@@ -1,7 +1,7 @@
 """A run becomes items: what was told of it is remembered, and nothing is told twice. No I/O."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from math import prod
 from typing import Any
 
@@ -53,6 +53,8 @@ class Telling:
         self._tiled = tiled
         self._shape: Shape = (0, 0)
         self._news = News()
+        self._held: list[tuple[Frame, Mask]] = []  # before the size of the run is known
+        self._since = 0  # bytes of frames since the products were told
 
     def take(self, item: Item) -> Item:
         """Remember an item that is told, or was; return it."""
@@ -72,23 +74,40 @@ class Telling:
         for frame, mask in zip(frames, masks, strict=True):
             if frame.index < self.index:
                 continue
-            yield from self._begin(mask.classes.shape)
-            yield self.take(self._frame(frame, mask))
+            self._held.append((frame, mask))
+            if self.seq or min(mask.classes.shape) > 0:  # else nobody knows the size yet
+                yield from self._begin(mask.classes.shape)
+                yield from self._tell_held()
+
+    def _tell_held(self) -> Iterator[Item]:
+        held, self._held = self._held, []
+        for frame, mask in held:
+            item = self._frame(frame, mask)
+            image = item.image.nbytes if item.image is not None else 0
+            self._since += image + item.classes.nbytes + item.valid_bits.nbytes
+            yield self.take(item)
 
     def products(self, products: Products) -> Iterator[Item]:
         """Yield what the run says as a whole, behind what of it holds for earlier frames."""
         uid, news = self._info.uid, self._news
         yield from self._begin(products.of_frames.pixel_mask.shape)
-        bits = news.bits_of(products.of_frames.pixel_mask)
+        yield from self._tell_held()
+        mask = products.of_frames.pixel_mask
+        # In the end for all frames: one may have been told behind a revision, without its bits.
+        bits = mask if products.final and mask.any() else news.bits_of(mask)
         if bits is not None and self.index:
             yield self.take(Revision(self.seq, uid, 0, self.index, bits, news.revision + 1))
         if (known := news.positions_of(products.positions)) is not None:
             yield self.take(PositionsItem(self.seq, uid, *known))
-        yield self.take(ProductsItem(self.seq, uid, products))
+        # Else they would weigh more than the frames.
+        if products.final or self._since >= 2 * _weight(products):
+            self._since = 0
+            yield self.take(ProductsItem(self.seq, uid, products))
 
     def stop(self, account: Account) -> Iterator[Item]:
         """Yield the end of the run."""
         yield from self._begin((0, 0))
+        yield from self._tell_held()
         told = self._clean({**asdict(account), "imbalance": account.imbalance})
         status, reason = told.pop("exit_status"), told.pop("reason")
         yield self.take(Stop(self.seq, self._info.uid, status, reason, told))
@@ -139,6 +158,15 @@ class Telling:
 
     def _clean(self, value: Any) -> Any:
         return Derived(replace(self._info, derived=""), "", 0.0).clean(value)
+
+
+def _weight(products: Products) -> int:
+    """Bytes of what a run says as a whole."""
+    parts = products.of_frames
+    arrays = [
+        value for field in fields(parts) if hasattr(value := getattr(parts, field.name), "nbytes")
+    ]
+    return products.positions.nbytes + sum(array.nbytes for array in arrays)
 
 
 def _product(shape: Any) -> int:
