@@ -320,8 +320,9 @@ def test_frames_that_come_faster_than_the_disk_end_the_feed_and_nothing_else(
     monkeypatch.setattr(orders, "MOST_BYTES", 1000)
     with serving(tmp_path, port) as server:
         server.open(info_of())
-        frames = [frame_of(index) for index in range(100)]
-        server.send("raw-1", frames, [mask_of(frame) for frame in frames])
+        for first in range(0, 1000, 100):  # a batch is always taken where nothing else waits
+            frames = [frame_of(index) for index in range(first, first + 100)]
+            server.send("raw-1", frames, [mask_of(frame) for frame in frames])
         with pytest.raises(FeedGone, match="faster"):
             list(follow(f"zmq://127.0.0.1:{port}", "raw-1"))
         server.close("raw-1", ACCOUNT)

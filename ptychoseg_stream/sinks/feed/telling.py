@@ -26,6 +26,7 @@ TOLD = (
     "energy_eV",
 )
 """What of a start document is told: it may hold anything."""
+_LIGHT = 1 << 20  # bytes of products that are always told
 _LONGEST = 10_000  # characters of a value of it
 
 
@@ -99,8 +100,9 @@ class Telling:
             yield self.take(Revision(self.seq, uid, 0, self.index, bits, news.revision + 1))
         if (known := news.positions_of(products.positions)) is not None:
             yield self.take(PositionsItem(self.seq, uid, *known))
-        # Else they would weigh more than the frames.
-        if products.final or self._since >= 2 * _weight(products):
+        weight = _weight(products)
+        # Large ones must not weigh more than the frames.
+        if products.final or weight < _LIGHT or self._since >= 2 * weight:
             self._since = 0
             yield self.take(ProductsItem(self.seq, uid, products))
 
