@@ -2,9 +2,11 @@ import logging
 import pickle
 import random
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -338,11 +340,36 @@ def test_keys_that_do_not_fit_are_reported_without_the_secret(
     options = with_keys(keys, own, server) if own else IMPATIENT
     listener = listen(locked[1], options)
     assert eventually(lambda: any(said in line for line in faults(caplog))), faults(caplog)
+    assert len(faults(caplog)) <= 2  # a guess may have come before the reason
     assert not listener.source.connected
     for name in ("proxy", "node", "stranger"):
         _, secret = zmq.auth.load_certificate(keys / f"{name}.key_secret")
         assert secret is not None
         assert secret.decode() not in caplog.text
+
+
+def test_a_reason_that_is_known_after_a_guess_is_reported_too(
+    listen: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    curve = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + bytes(32)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        listen(f"tcp://127.0.0.1:{server.getsockname()[1]}", IMPATIENT)
+        greeted: list[socket.socket] = []
+        end = time.monotonic() + LIMIT
+        while len(faults(caplog)) < 2 and time.monotonic() < end:
+            with suppress(TimeoutError):
+                connection = server.accept()[0]
+                if faults(caplog):
+                    connection.sendall(curve)
+                    greeted.append(connection)
+                else:
+                    connection.close()
+        for connection in greeted:
+            connection.close()
+    guess, reason = faults(caplog)
+    assert "it hangs up at once" in guess
+    assert "one side uses CURVE and the other does not" in reason
 
 
 @pytest.mark.slow
