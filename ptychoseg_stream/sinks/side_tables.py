@@ -69,8 +69,11 @@ SIDE_TABLES: dict[str, Mapping[str, Column[Any]]] = {
 }
 
 
-IDENTITY = {ALARMS: tuple(ALARM_COLUMNS), STAGES: ("stage",)}
-"""Columns that tell a row of a side table from all others of its run."""
+IDENTITY = {ALARMS: ("raw_index", "monitor", "action"), STAGES: ("stage",)}
+"""Columns that tell a row of a side table from all others of its run.
+
+Not what was measured: a process that labels a frame again may round the last digit otherwise.
+"""
 
 
 def identity_columns(name: str) -> list[str]:
@@ -127,7 +130,7 @@ class Notebook:
         return pages
 
     def _enter(self, name: str, entry: Entry[Any]) -> None:
-        known = repr(entry.record)  # in which NaN is itself, unlike in a comparison
+        known = repr([name, *(SIDE_TABLES[name][key].value(entry) for key in IDENTITY[name])])
         if known not in self._known:
             self._known.add(known)
             self.pages[name].append(entry)

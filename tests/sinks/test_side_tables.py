@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from event_model import DocumentNames, schema_validators
 from sinks_support import (
@@ -39,6 +40,16 @@ def test_an_alarm_that_comes_again_is_entered_once_even_with_nan():
     assert [entry.record.monitor for entry in notebook.pages["alarms"]] == ["plateau", "shift"]
     assert [entry.frame for entry in notebook.pages["alarms"]] == [3, 4]
     assert notebook.pages["stages"] == []
+
+
+def test_an_alarm_that_was_measured_again_is_the_same_alarm():
+    notebook = Notebook()
+    again = alarm_of(3, value=np.nextafter(alarm_of(3).value, 1), score=-7.000000001)
+    notebook.take(rows_of(mask_of(3, alarms=(alarm_of(3),)), mask_of(3, alarms=(again,))))
+    notebook.take(rows_of(mask_of(4, alarms=(alarm_of(3, action="restart"),))))
+    first, second = (entry.record for entry in notebook.pages["alarms"])
+    assert first == alarm_of(3)
+    assert second.action == "restart"
 
 
 def test_the_table_beside_the_masks_tells_alarms_in_words():
