@@ -20,14 +20,15 @@ from tiled.client.container import Container
 
 from .errors import ProfileError
 from .node.node import Node
-from .node.ports import RawStore
+from .node.ports import Feed, RawStore
 from .node.store import FolderStore, MemoryStore, Store
 from .node.trainer import BackgroundTrainer, InlineTrainer, Trainer
 from .profile import EMBEDDED, Profile, load_profile
 from .provenance import describe_with
 from .science.frame import METHODS, Method
-from .sinks.connection import connect, translated
+from .sinks.connection import connect, translated, without_key
 from .sinks.embedded import EmbeddedTiled
+from .sinks.feed.server import FeedServer
 from .sinks.tiled import TiledSink
 from .sources.arrays.pixel_mask import read_pixel_mask
 from .sources.tiled.raw import TiledRaw
@@ -229,10 +230,26 @@ def build_segmentation(
             profile.batch,
             idle_timeout=profile.idle_timeout,
             checkpoint_frames=profile.spool.checkpoint_frames,
+            products_every=profile.products_every,
         ),
         raw=raw,
+        feed=build_feed(profile),
     )
     return segmentation
+
+
+def build_feed(profile: Profile) -> Feed | None:
+    """Return the live feed that a profile asks for, if it does; it lives on a thread of its own.
+
+    Raises
+    ------
+    ProfileError
+        If its keys cannot be used.
+    """
+    if not profile.feed.wanted:
+        return None
+    tiled = f"{without_key(profile.tiled.uri).rstrip('/')}/{profile.tiled.container.strip('/')}"
+    return FeedServer(profile.feed, profile.spool, tiled)
 
 
 def make_store(profile: Profile) -> Store:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from .cli_node import NODE_COMMANDS, ProfileName
+from .cli_recon import reconstruct
 from .errors import PtychosegError
 
 P = ParamSpec("P")
@@ -174,7 +175,72 @@ def reproduce(
     raise typer.Exit(0 if same else 1)
 
 
-for command in NODE_COMMANDS:
+@app.command()
+@reports_errors
+def export(
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Address of a derived run in Tiled, its uid or that of the raw run, an HDF5 file, "
+            "or the folder of a demo (its newest run)."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="CXI file to write.")],
+    frames: Annotated[
+        str, typer.Option(help="Raw frames, FILE:/dataset; default: where the run says.")
+    ] = "",
+    positions: Annotated[
+        str,
+        typer.Option(help="Where the probe was, FILE:/dataset: (frames, 2), y and x, in metres."),
+    ] = "",
+    positions_unit: Annotated[
+        str, typer.Option(help="Unit of --positions: m, mm, um or nm.")
+    ] = "m",
+    energy: Annotated[float, typer.Option(min=0.0, help="Photon energy in eV.")] = 0.0,
+    distance: Annotated[
+        float, typer.Option(min=0.0, help="From the sample to the detector, in metres.")
+    ] = 0.0,
+    pixel_size: Annotated[
+        str, typer.Option(help="Of the detector in metres: one number, or y,x.")
+    ] = "",
+    ptychodus: Annotated[
+        Path | None, typer.Option(help="Write patterns (.npz) and positions for ptychodus, too.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    no_raw: Annotated[
+        bool, typer.Option("--no-raw", help="Leave out the frames as they were before repair.")
+    ] = False,
+    profile: ProfileName = "beamline",
+) -> None:
+    """Write frames, masks, background, positions and geometry of a run as one CXI file.
+
+    cdtools, PtyPy, ptychodus and viewers of NeXus read it. Options count before what the run says;
+    the profile says which server a uid is looked up on, and where raw runs are.
+
+    Next: `silx view FILE`, or docs/how-to/feed-reconstruction-codes.md for each of the codes.
+    """
+    from .export.command import ExportArguments, export_run
+
+    export_run(
+        ExportArguments(
+            run,
+            output,
+            frames,
+            positions,
+            positions_unit,
+            energy,
+            distance,
+            pixel_size,
+            ptychodus,
+            force,
+            not no_raw,
+            profile,
+        ),
+        typer.echo,
+    )
+
+
+for command in (*NODE_COMMANDS, reconstruct):
     app.command()(reports_errors(command))
 
 

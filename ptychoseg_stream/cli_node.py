@@ -1,4 +1,4 @@
-"""The commands about nodes and their runs: run, replay, audit, doctor, upload."""
+"""The commands about nodes and their runs: run, replay, follow, audit, doctor, upload."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -120,5 +120,31 @@ def upload(
     raise typer.Exit(0 if upload_waiting(profile, seconds) else 1)
 
 
-NODE_COMMANDS: tuple[Callable[..., Any], ...] = (run, replay, audit, doctor, upload)
+def follow(
+    address: Annotated[
+        str,
+        typer.Argument(
+            help="zmq://HOST:PORT (a node's feed), pub://HOST:PORT, or the address of a derived "
+            "run in Tiled."
+        ),
+    ],
+    uid: Annotated[
+        str, typer.Option("--run", help="Uid of the raw or derived run; default: the open one.")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
+    profile: ProfileName = "beamline",
+) -> None:
+    """Print a line for all that is told of a run, until its end.
+
+    The profile names the environment variable with the key of Tiled. Exits with 1 if something was
+    lost.
+
+    Next: the same in Python, `from ptychoseg_stream.feed import follow`.
+    """
+    from .inspection import follow_run
+
+    follow_run(address, uid, json, profile)
+
+
+NODE_COMMANDS: tuple[Callable[..., Any], ...] = (run, replay, follow, audit, doctor, upload)
 """In the order of the help."""

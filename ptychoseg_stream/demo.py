@@ -24,6 +24,7 @@ from .evaluation.report import Panel, draw_report
 from .evaluation.score import Score, by_stage, held_out, ring_ious, score
 from .evaluation.tables import print_scores
 from .profile import Profile, load_profile
+from .science.experiment import Experiment
 from .science.frame import ClassMap
 from .sim.gold_balls import raster
 from .sim.hdf5_detector import PlayedHDF5Detector
@@ -142,11 +143,22 @@ def _scan(material: Material, demo: Demo, attachment: Attachment) -> str:
     x, y = sample_stage()
     engine.subscribe(attachment)
     with narrated(console, attachment.vitals, n):
-        (uid,) = cast("Any", engine)(ptycho_scan(detector, x, y, positions, energy=material.energy))
+        plan = ptycho_scan(detector, x, y, positions, md=_metadata(material.experiment))
+        (uid,) = cast("Any", engine)(plan)
         if not attachment.wait(300.0):
             raise StoreError("masks are still not stored 300 s after the scan; see the log above")
     engine.loop.call_soon_threadsafe(engine.loop.stop)
     return str(uid)
+
+
+def _metadata(experiment: Experiment) -> dict[str, Any]:
+    """Return what is known of the experiment, as a start document says it."""
+    known = {
+        "energy_eV": experiment.energy,
+        "detector_distance_m": experiment.distance,
+        "detector_pixel_size_m": list(experiment.pixel_size),
+    }
+    return {key: value for key, value in known.items() if np.all(value)}
 
 
 def _read_back(client: Container, raw_uid: str) -> Stored:

@@ -9,8 +9,10 @@
     ├── CentroidsError      a centroids or student file that does not fit this version
     ├── CheckpointError     a checkpoint of an open run that cannot be gone on from
     ├── SourceError         a source of documents that cannot be used (address, key, file)
+    ├── ExtraMissing        an optional package that was not installed
     ├── LearningError       a stage of fine-tuning that went wrong; the student before it serves on
-    └── StoreError          a Tiled server (or disk) that refuses masks
+    ├── StoreError          a Tiled server (or disk) that refuses masks
+    └── FeedError           a live feed that cannot be followed, or a message of it that is none
 
 Every message names the file, key or frame, and what to do.
 """
@@ -70,9 +72,35 @@ class SourceLost(SourceError):
     exit_code = 1
 
 
+class ExtraMissing(PtychosegError):
+    """A command needs a package that is only installed on request; the text says how."""
+
+
 class LearningError(PtychosegError):
     """A stage of fine-tuning went wrong; the student before it goes on serving."""
 
 
 class StoreError(PtychosegError):
     """A Tiled server or a disk that refuses what we want to store."""
+
+
+class FeedError(PtychosegError):
+    """A live feed that cannot be followed any more, or a message of it that is malformed."""
+
+    exit_code = 1
+
+
+class FeedGone(FeedError):
+    """What was asked for is not kept by the feed (any more): it can be read in Tiled.
+
+    Parameters
+    ----------
+    text : str
+        Why.
+    address : str
+        Of the derived run in Tiled; empty if it is not known.
+    """
+
+    def __init__(self, text: str, address: str = "") -> None:
+        super().__init__(f"{text}; follow {address} instead" if address else text)
+        self.address = address

@@ -1,4 +1,4 @@
-"""What the commands audit, doctor and upload do."""
+"""What the commands follow, audit, doctor and upload do."""
 
 import os
 import sys
@@ -9,8 +9,11 @@ from rich.markup import escape
 
 from .assemble import build_raw
 from .errors import SourceError
+from .feed import follow
+from .feed.lines import json_of, line_of
 from .health.audit import Books, audit
 from .health.check import Check, fail, ok, several
+from .health.feeds import feed_checks
 from .health.leftovers import is_held
 from .health.machine import machine_checks
 from .health.servers import look, raw_checks, tiled_checks
@@ -78,10 +81,19 @@ def upload_waiting(profile_name: str, seconds: float) -> bool:
     return not left
 
 
+def follow_run(address: str, uid: str, as_json: bool, profile_name: str) -> None:
+    """Print a line for each item of a run, until its end."""
+    key = os.environ.get(load_profile(profile_name).tiled.api_key_env, "")
+    for item in follow(address, uid, api_key=key):
+        sys.stdout.write((json_of(item) if as_json else line_of(item)) + "\n")
+        sys.stdout.flush()
+
+
 def _profile_checks(profile: Profile, source: str) -> Iterator[Check]:
     yield from machine_checks(profile)
     yield from tiled_checks(profile)
     yield from raw_checks(profile)
+    yield from feed_checks(profile.feed)
     if source:
         yield _source_check(profile, source)
 

@@ -16,7 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from .errors import ProfileError
 from .node.options import NodeOptions
 from .node.spool import SpoolOptions
+from .science.experiment import ExperimentOptions
 from .science.frame import ClassCode
+from .sinks.feed.options import FeedOptions
 from .sinks.options import TiledOptions
 from .sources.addresses import SourceOptions
 from .sources.tiled.raw import RawOptions
@@ -38,6 +40,8 @@ class Profile:
     pixel_mask : str
         File of detector pixels that must never be used (npy, npz, HDF5; FILE or FILE:name), 0 for a
         good one as in NeXus; "" for none.
+    experiment : ExperimentOptions
+        Energy and geometry, for runs whose start document does not say them.
     node : NodeOptions
         How frames become masks and when the student learns.
     trainer : {"background", "inline"}
@@ -45,6 +49,9 @@ class Profile:
         wait for it (deterministic).
     own_process : bool
         Label in a process of its own, so that neither load nor a crash touches the scan.
+    products_every : float
+        Time between two looks at what a run says as a whole: background, pupil, maps [s]. The last
+        comes at its end.
     batch : int
         Largest micro-batch of frames.
     overload : OverloadOptions
@@ -59,6 +66,8 @@ class Profile:
         How `ptychoseg run` takes documents from 0MQ, Kafka and Tiled.
     tiled : TiledOptions
         Where masks go. `uri` "embedded" starts a server of our own, for trying things out.
+    feed : FeedOptions
+        Where frames and masks are told live.
     cache : str
         Folder of centroids and students; "~" is the home folder, "" keeps them in memory.
     """
@@ -67,9 +76,11 @@ class Profile:
     description: str = ""
     frames: FinderOptions = field(default_factory=FinderOptions)
     pixel_mask: str = ""
+    experiment: ExperimentOptions = field(default_factory=ExperimentOptions)
     node: NodeOptions = field(default_factory=NodeOptions)
     trainer: Literal["background", "inline"] = "background"
     own_process: bool = True
+    products_every: float = 5.0
     batch: int = 8
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     spool: SpoolOptions = field(default_factory=SpoolOptions)
@@ -77,12 +88,15 @@ class Profile:
     raw: RawOptions = field(default_factory=RawOptions)
     sources: SourceOptions = field(default_factory=SourceOptions)
     tiled: TiledOptions = field(default_factory=TiledOptions)
+    feed: FeedOptions = field(default_factory=FeedOptions)
     cache: str = "~/.cache/ptychoseg_stream"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         if self.batch < 1:
             raise ProfileError(f"batch: {self.batch} must be 1 or more")
+        if self.products_every < 0:
+            raise ProfileError(f"products_every: {self.products_every} must be 0 or more seconds")
         if not self.idle_timeout > 0:
             raise ProfileError(f"idle_timeout: {self.idle_timeout} must be more than 0 seconds")
 

@@ -14,6 +14,7 @@ import numpy as np
 from .node.ports import RunInfo
 from .node.students import processor
 from .profile import Profile
+from .science.experiment import experiment_of
 from .science.frame import BoolArray
 from .sinks.connection import LOOPBACK
 from .sinks.options import TiledOptions
@@ -58,7 +59,14 @@ def describe_with(
         "pixel_mask_digest": "" if user is None else digest_of(user),
     }
     settings, target = settings_of(profile, user), target_of(profile.tiled)
-    return lambda start: RunInfo(start["uid"], start, processing, settings=settings, target=target)
+    return lambda start: RunInfo(
+        start["uid"],
+        start,
+        processing,
+        settings=settings,
+        target=target,
+        experiment=experiment_of(start, profile.experiment),
+    )
 
 
 def settings_of(profile: Profile, user: BoolArray | None = None) -> dict[str, str]:

@@ -63,7 +63,7 @@ def test_no_key_is_documented_that_a_profile_does_not_have() -> None:
     assert documented - known == {"key"}
 
 
-@pytest.mark.parametrize("page", ["feed-over-zmq", "feed-from-kafka"])
+@pytest.mark.parametrize("page", ["feed-over-zmq", "feed-from-kafka", "follow-the-feed"])
 def test_the_page_of_a_source_says_the_same_defaults_as_the_profile(page: str) -> None:
     documented = {row[0].strip("` "): row[1] for row in rows_of("reference/profile.md")}
     here = {row[0].strip("` "): row[1] for row in rows_of(f"how-to/{page}.md", "Settings")}
@@ -149,6 +149,7 @@ def strings_of_the_code() -> str:
 EXPLAINED = [
     ("when-something-is-wrong", "", 60),
     ("feed-over-zmq", "When nothing arrives", 4),
+    ("follow-the-feed", "When nothing comes", 3),
     ("replay-recorded-runs", "When a file is damaged", 2),
 ]
 
@@ -182,7 +183,7 @@ def test_every_line_of_an_audit_is_explained() -> None:
 
 
 def test_everything_that_a_doctor_looks_at_is_named() -> None:
-    modules = ("health/machine.py", "health/servers.py", "inspection.py")
+    modules = ("health/machine.py", "health/servers.py", "health/feeds.py", "inspection.py")
     page = (DOCS / "reference" / "command-line.md").read_text()
     section = page.partition("## `ptychoseg doctor`")[2].partition("\n## ")[0]
     missing = {name for name in names_of_checks(*modules) if name not in section}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from ptychoseg_stream.node.guard import Guard
-from ptychoseg_stream.node.ports import Account, Clock, Labeller, RawStore, RunInfo, Sink
+from ptychoseg_stream.node.ports import Clock, Feed, Labeller, RawStore, RunInfo, Sink
 from ptychoseg_stream.node.vitals import Vitals
 from ptychoseg_stream.science.frame import Frame
 
@@ -19,6 +19,7 @@ from .routing import Router
 from .runs.keeper import Keeper
 from .runs.labelling import Labelling
 from .runs.open_run import OpenRun
+from .runs.publishing import Publishing
 from .runs.resume import ENDED, Receipts
 from .runs.strays import Strays
 from .segmentation_options import SegmentationOptions
@@ -52,6 +53,8 @@ class Segmentation:
         Where the raw runs are kept: fills gaps, knows how a silent run ended.
     monotonic : callable
         Seconds of a clock that never jumps.
+    feed : Feed, optional
+        Hears of every frame as soon as it is labelled.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Segmentation:
         clock: Clock = time.time,
         raw: RawStore | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        feed: Feed | None = None,
     ) -> None:
         self._labeller = labeller
         self._sink = sink
@@ -75,8 +79,10 @@ class Segmentation:
         self._receipts = Receipts()
         self._shown: OpenRun | None = None
         self._guard = Guard(log)
-        self._labelling = Labelling(labeller, sink, self._guard, clock)
-        self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames)
+        self._labelling = Labelling(labeller, sink, self._guard, clock, feed)
+        self._keeper = Keeper(labeller, sink, self._guard, self._options.checkpoint_frames, feed)
+        every = self._options.products_every
+        self._publishing = Publishing(labeller, sink, feed, self._guard, every, monotonic)
         self._strays = Strays()
         self._quiet = monotonic()  # when nothing waited to be processed
         self.heartbeat: Callable[[], None] = lambda: None
@@ -165,7 +171,7 @@ class Segmentation:
     def shutdown(self) -> None:
         """Close what is open and release the sink."""
         self.close_open_runs("the node was shut down before the stop document came")
-        self._sink.shutdown()
+        self._publishing.shutdown()
         self._keeper.tick(self._runs)
 
     def vitals(self) -> Vitals:
@@ -192,12 +198,12 @@ class Segmentation:
         run.heard_here = journal is None or not journal.resumed
         with ExitStack() as undo:
             if journal is None:  # else the next process tries again
-                undo.callback(self._refuse, run, info)
+                undo.callback(self._publishing.refuse, info)
             self._keeper.begin(run, info)
             undo.pop_all()
         with ExitStack() as undo:
             undo.callback(self._labeller.close, uid)
-            self._sink.open(self._keeper.named(run, info))
+            self._publishing.begin(run, self._keeper.named(run, info))
             undo.pop_all()
         self._shown = run
         self._runs.add(uid, run)
@@ -219,12 +225,6 @@ class Segmentation:
         self._keeper.keep(run)
         log.info("run %s: goes on from frame %d when a node starts", run.uid, run.safe)
         self._forget(run)
-
-    def _refuse(self, run: OpenRun, info: RunInfo) -> None:
-        """Say in the sink that there will be nothing of a run."""
-        self._sink.open(self._keeper.named(run, info))
-        reason = "the labeller could not begin this run"
-        self._sink.close(run.uid, Account(exit_status="fail", reason=reason))
 
     def _done(self, run: OpenRun, received: Received) -> None:
         """Book a document that was processed as far as it can be."""
@@ -254,6 +254,7 @@ class Segmentation:
             self._shown = run
             run.heard = self._now()
             self._keeper.labelled(run, following)
+            self._publishing.tick(run)
 
     def _stop(self, run: OpenRun, stop: Document) -> None:
         announced = self._guard.call("count", partial(run.finder.announced, stop), -1)
@@ -278,11 +279,11 @@ class Segmentation:
         """End a run; `count` is what its stop document announces, None without one."""
         self._label(run)
         account = run.end(exit_status, reason, -1 if count is None else count, self._sink)
+        self._publishing.finish(run)
         references = self._forget(run)
         if count is None:
             self._strays.closed(run.uid, reason, references)
-        close = partial(self._sink.close, run.uid, account)
-        self._guard.call("close a run of the sink", close, None)
+        self._publishing.end(run.uid, account)
         self._keeper.closed(run)
 
     def _forget(self, run: OpenRun) -> list[str]:

@@ -22,6 +22,8 @@ class SegmentationOptions:
         document waits to be processed does not count.
     checkpoint_frames : int
         Most frames to label again after a restart, about.
+    products_every : float
+        Time between two looks at what a run says as a whole [s]; the last comes at its end.
     """
 
     finder: FinderOptions = field(default_factory=FinderOptions)
@@ -29,3 +31,4 @@ class SegmentationOptions:
     max_open_runs: int = 16
     idle_timeout: float = 86400.0
     checkpoint_frames: int = 256
+    products_every: float = 5.0

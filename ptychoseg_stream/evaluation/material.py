@@ -1,6 +1,7 @@
 """Frames with what is known about them, and what their masks are compared with."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,12 @@ from numpy.typing import NDArray
 
 from ..errors import DatasetError, FrameError
 from ..node.options import NodeOptions
+from ..science.experiment import Experiment, ExperimentOptions, experiment_of
 from ..science.frame import ClassMap
 from ..sim.gold_balls import GoldBalls, Scan, simulate
 from ..sources.arrays.labels import read_labels
-from ..sources.arrays.stack import open_stack
+from ..sources.arrays.stack import open_hdf5, open_stack, split_target
+from ..sources.recorded.scan_facts import read_facts
 from .evaluate import reference_of
 
 SIMULATIONS = {
@@ -34,15 +37,15 @@ class Material:
         ``(n, h, w)`` class codes, of simulated frames.
     positions : ndarray or None
         ``(n, 2)`` y and x [m].
-    energy : float or None
-        [eV].
+    experiment : Experiment
+        Energy and geometry, as far as they are known.
     """
 
     name: str
     frames: NDArray[Any]
     truth: ClassMap | None = None
     positions: NDArray[np.float64] | None = None
-    energy: float | None = None
+    experiment: Experiment = field(default_factory=Experiment)
 
 
 def read_material(target: str, limit: int = 0) -> Material:
@@ -59,11 +62,20 @@ def read_material(target: str, limit: int = 0) -> Material:
     if target in SIMULATIONS:
         options = SIMULATIONS[target]
         scan: Scan = simulate(replace(options, n_frames=min(limit or 150, options.length)))
-        return Material(target, scan.frames, scan.truth, scan.positions, scan.energy_eV)
+        return Material(target, scan.frames, scan.truth, scan.positions, scan.experiment)
     with open_stack(target) as stack:
         frames = stack[: limit or len(stack)]
         positions = None if stack.positions is None else stack.positions[: len(frames)]
-        return Material(stack.name, frames, None, positions, stack.energy)
+        energy = Experiment(stack.energy or 0.0)
+    path, _ = split_target(target)
+    dataset = stack.name.removeprefix(str(path)).removeprefix(":")
+    known = _experiment(path, dataset) if dataset else energy
+    return Material(stack.name, frames, None, positions, known)
+
+
+def _experiment(path: Path, dataset: str) -> Experiment:
+    with open_hdf5(path) as file:
+        return experiment_of(read_facts(file, dataset, 0).metadata, ExperimentOptions())
 
 
 def references(material: Material, labels: str, options: NodeOptions) -> tuple[str, list[ClassMap]]:

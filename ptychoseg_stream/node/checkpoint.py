@@ -41,6 +41,7 @@ from ..science.promotion import CheckSet
 from ..science.prototypes import TeacherOptions
 from ..science.records import Alarm, StageRecord
 from ..science.som import Centroids
+from ..science.totals import Totals
 from ..science.track import BeamTracker
 from ..science.validity import PixelHistory
 from ..science.verdict import PolarProfile
@@ -65,7 +66,7 @@ CLASSES: tuple[type, ...] = (
     *(Alarm, Background, BeamTracker, Centroids, Chart, CheckSet, Consensus, Example, Fusion),
     *(Geometry, Kept, Known, Ladder, Monitors, Outcome, PixelHistory, PolarProfile, PrepareOptions),
     *(Prepared, Progress, RunState, RunningMean, Stage, StageRecord, TeacherOptions, TrainerState),
-    Window,
+    *(Totals, Window),
 )
 """All that a checkpoint may hold, beside a `Student`, numbers, texts, arrays and containers."""
 

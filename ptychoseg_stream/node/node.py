@@ -5,6 +5,7 @@ from itertools import groupby
 
 from ..errors import CheckpointError
 from ..science.frame import BoolArray, Frame, Mask
+from ..science.products import RunProducts
 from .checkpoint import Owner, pack, unpack
 from .options import NodeOptions
 from .run import RunLabeller
@@ -88,6 +89,16 @@ class Node:
         for run_uid, part in groupby(frames, key=lambda frame: frame.run):
             masks += self._runs[run_uid].label(list(part))
         return masks
+
+    def products(self, run_uid: str) -> RunProducts | None:
+        """Return what the frames of a run say together; None before the first.
+
+        Raises
+        ------
+        KeyError
+            If the run is not open.
+        """
+        return self._runs[run_uid].products()
 
     def close(self, run_uid: str) -> None:
         """Forget the run; training that is not finished is dropped."""

@@ -6,7 +6,9 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from ..science.experiment import Experiment, Positions
 from ..science.frame import Frame, Mask
+from ..science.products import RunProducts
 from .vitals import Progress
 
 Clock: TypeAlias = Callable[[], float]  # seconds since the epoch
@@ -36,6 +38,8 @@ class RunInfo:
         stored.
     target : str
         Where its rows go, without a key; must be the same, too. Not stored.
+    experiment : Experiment
+        Energy and geometry, as far as start document and profile tell.
     """
 
     uid: str
@@ -46,6 +50,7 @@ class RunInfo:
     resumed: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
     target: str = ""
+    experiment: Experiment = field(default_factory=Experiment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,28 @@ class Account:
         return max(self.verdicts, key=lambda name: self.verdicts[name], default="")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Products:
+    """What a run says as a whole, so far.
+
+    Parameters
+    ----------
+    of_frames : RunProducts
+        What its frames say together.
+    positions : ndarray of float64
+        ``(n, 2)`` where the probe was at each frame, y and x [m]; NaN where that is not known.
+    experiment : Experiment
+        Energy and geometry, as far as they are known.
+    final : bool
+        Whether the run is over.
+    """
+
+    of_frames: RunProducts
+    positions: Positions
+    experiment: Experiment
+    final: bool = False
+
+
 class Sink(Protocol):
     """Where masks go. Calls come from one thread, in order; none of them may block on a network.
 
@@ -135,6 +162,10 @@ class Sink(Protocol):
 
     def write(self, run_uid: str, masks: Sequence[Mask]) -> None:
         """Take the next masks of a run, in order of their index."""
+        ...
+
+    def publish(self, run_uid: str, products: Products) -> None:
+        """Take what an open run says as a whole; in place of what it said before."""
         ...
 
     def close(self, run_uid: str, account: Account) -> None:
@@ -166,6 +197,37 @@ class Sink(Protocol):
         ...
 
 
+class Feed(Protocol):
+    """Hears of every frame with its mask, as soon as it is labelled. Calls come from one thread.
+
+    No method blocks or raises: a feed that cannot deliver says so in the log.
+    """
+
+    def open(self, run: RunInfo) -> None:
+        """Begin a run, or go on with one that an earlier process began (`RunInfo.resumed`)."""
+        ...
+
+    def send(self, run_uid: str, frames: Sequence[Frame], masks: Sequence[Mask]) -> None:
+        """Take the next frames of a run, with their images, and their masks."""
+        ...
+
+    def publish(self, run_uid: str, products: Products) -> None:
+        """Take what a run says as a whole so far; positions may have become known."""
+        ...
+
+    def close(self, run_uid: str, account: Account) -> None:
+        """End a run."""
+        ...
+
+    def told(self, run_uid: str) -> int:
+        """How many frames of a run are kept for who listens; very many if none are to be kept."""
+        ...
+
+    def shutdown(self) -> None:
+        """Release threads and sockets."""
+        ...
+
+
 class Labeller(Protocol):
     """What turns frames into masks; `ptychoseg_stream.node.node.Node` is the real one."""
 
@@ -188,6 +250,10 @@ class Labeller(Protocol):
 
         The result does not depend on how frames are cut into batches.
         """
+        ...
+
+    def products(self, run_uid: str) -> RunProducts | None:
+        """Return what the frames of a run say together; None before the first mask."""
         ...
 
     def close(self, run_uid: str) -> None:

@@ -13,9 +13,11 @@ from ..science.geometry import Geometry
 from ..science.inputs import inputs_of
 from ..science.learning import Student
 from ..science.prepare import Prepared
+from ..science.products import RunProducts
 from ..science.readings import read
 from ..science.records import Alarm, StageRecord
 from ..science.som import Centroids
+from ..science.totals import Totals
 from ..science.track import BeamTracker
 from ..science.validity import Inspected, PixelHistory, inspect
 from ..science.window import Window
@@ -96,8 +98,24 @@ class RunLabeller:
                 self._lose(frame.index, str(error), pixels)
             shape = now.shape or frame.shape
             mask = unlabelled(frame, shape, error, self._options, pixels, now.centroids)
+        self._add_up(mask, pixels)
         alarms, now.alarms = tuple(now.alarms), []
         return replace(mask, alarms=alarms, stages=stages)
+
+    def products(self) -> RunProducts | None:
+        """Return what the frames so far say together; None before the first whose size is known."""
+        now = self.state
+        return now.totals.products(now.background) if now.totals else None
+
+    def _add_up(self, mask: Mask, pixels: Inspected | None) -> None:
+        now, index = self.state, mask.frame.index
+        if now.shape is None:
+            return
+        now.totals = now.totals or Totals(now.shape)
+        if mask.status == "ok" and pixels is not None and mask.valid_bits is not None:
+            now.totals.add(index, pixels.raw, mask.classes, mask.valid_bits, mask.quality)
+        else:
+            now.totals.skip(index)
 
     def _inspect(self, frame: Frame) -> Inspected:
         """Find the pixels that cannot be used."""

@@ -49,3 +49,8 @@ class SpoolOptions:
     def appends(self) -> Path:
         """Folder of marks: rows of these derived runs are on their way to Tiled."""
         return Path(self.folder).expanduser() / "appends"
+
+    @property
+    def feed(self) -> Path:
+        """Folder of the messages of the live feed, one file per derived run."""
+        return Path(self.folder).expanduser() / "feed"

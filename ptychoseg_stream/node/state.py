@@ -14,6 +14,7 @@ from ..science.fusion import Fusion
 from ..science.learning import Student
 from ..science.records import Alarm
 from ..science.som import Centroids
+from ..science.totals import Totals
 from ..science.track import BeamTracker
 from ..science.validity import PixelHistory
 from ..science.window import Window
@@ -39,6 +40,8 @@ class RunState:
         Part of the frame that is looked at; None: the next frame chooses.
     history : PixelHistory or None
     background : Background or None
+    totals : Totals or None
+        What all frames add up to; None before the first.
     centroids : Centroids or None
         That this run uses; None before it fitted or found them.
     known : tuple of Known or None
@@ -59,6 +62,7 @@ class RunState:
     window: Window | None = None
     history: PixelHistory | None = None
     background: Background | None = None
+    totals: Totals | None = None
     centroids: Centroids | None = None
     known: tuple[Known, ...] | None = None
     usual: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -90,6 +94,7 @@ class RunState:
             "the window": self.window.shape if self.window else None,
             "the pixel history": self.history.shape if self.history else None,
             "the background": self.background.mean.shape if self.background else None,
+            "what the frames add up to": self.totals.shape if self.totals else None,
         }
         wrong = [f"{k} is of {v}" for k, v in sizes.items() if v is not None and v != self.shape]
         return f"frames are {self.shape}, {' and '.join(wrong)}" if wrong else ""

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..science.experiment import Experiment
 from ..science.frame import BitMap, BoolArray, ClassMap
 from .detection import Detector, cosmic_tracks
 from .optics import OVERSAMPLING, Beam, Pupil, blur, empty_beam, far_field
 from .options import SHAPE, GoldBalls
-from .sample import ENERGY_EV, Balls, gold_on_membrane
+from .sample import ENERGY_EV, Balls, ComplexArray, gold_on_membrane
 from .truth import class_map, stop_arm
 
 OBJECT_PIXEL = 11.128e-9  # m; wavelength * distance / (104 px * pixel pitch) of the measured frames
+DISTANCE = 0.168  # m, from the sample to the detector
+PIXEL_SIZE = 180e-6  # m, of the detector; of the file only distance / pixel size is known
 BATCH = 16  # frames propagated together: 16 windows of complex64 stay near the caches
 GAP_ROW = 72  # below the beam, in the dark field
 STRONG = Balls(diameter=65e-9, coverage=0.3, layers=3, cluster=12.0)
@@ -45,6 +48,10 @@ class Scan:
         dark pattern, averaged over the frames.
     signal : ndarray of float32 or None
         ``(n, H, W)`` expected photons of beam and sample; None unless asked for.
+    sample : ndarray of complex64 or None
+        ``(h, w)`` transmission of the sample, in pixels of `OBJECT_PIXEL`.
+    corner : tuple of float
+        Position of the probe whose middle is pixel ``SHAPE`` of `sample`, y and x [m].
     """
 
     frames: NDArray[Any]
@@ -56,6 +63,13 @@ class Scan:
     bits: BitMap
     background: NDArray[np.float64]
     signal: NDArray[np.float32] | None = None
+    sample: ComplexArray | None = None
+    corner: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def experiment(self) -> Experiment:
+        """Energy and geometry."""
+        return Experiment(self.energy_eV, DISTANCE, (PIXEL_SIZE, PIXEL_SIZE))
 
 
 def simulate(options: GoldBalls | None = None) -> Scan:
@@ -74,14 +88,16 @@ def simulate(options: GoldBalls | None = None) -> Scan:
     options = options or GoldBalls()
     # One stream each: more noise, a drift or a defect must not change the sample. What comes later
     # stands later, so that what was there before stays the same.
-    streams = np.random.default_rng(options.seed).spawn(5)
-    sample_rng, detector_rng, noise_rng, defect_rng, cosmic_rng = streams
+    streams = np.random.default_rng(options.seed).spawn(6)
+    sample_rng, detector_rng, noise_rng, defect_rng, cosmic_rng, place_rng = streams
     positions = raster(options.grid, options.step, options.length)
+    positions += options.jitter * place_rng.uniform(-1, 1, positions.shape)
+    corner = positions.min(axis=0)
     beam = _beam(options)
     arm = stop_arm(SHAPE, options.pupil.center, options.arm_width, options.arm_angle)
     detector = _detector(options, detector_rng, defect_rng)
     doses = _doses(options, noise_rng)
-    corners = (positions - positions[0]) / OBJECT_PIXEL
+    corners = (positions - corner) / OBJECT_PIXEL
     balls = STRONG if options.strong else Balls()
     sample = gold_on_membrane(_extent(options), OBJECT_PIXEL, balls, sample_rng)
     frames = np.empty((options.length, *SHAPE), options.dtype)
@@ -110,6 +126,8 @@ def simulate(options: GoldBalls | None = None) -> Scan:
         bits,
         doses.mean() * halo + glow + detector.dark,
         signal,
+        sample,
+        (float(corner[0]), float(corner[1])),
     )
 
 
@@ -131,8 +149,9 @@ def raster(grid: tuple[int, int], step: float, n: int | None = None) -> NDArray[
 
 def _extent(options: GoldBalls) -> tuple[int, int]:
     """Return rows and columns [px] under the whole grid, however few frames there are."""
+    room = 2 * options.jitter
     rows, columns = (
-        OVERSAMPLING * size + ceil(options.step * (points - 1) / OBJECT_PIXEL)
+        OVERSAMPLING * size + ceil((options.step * (points - 1) + room) / OBJECT_PIXEL)
         for size, points in zip(SHAPE, options.grid, strict=True)
     )
     return rows, columns

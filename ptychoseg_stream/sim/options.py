@@ -22,6 +22,9 @@ class GoldBalls:
         Only the first so many points of the grid.
     step : float
         Between two points [m].
+    jitter : float
+        How far a point may lie from its place in the grid, along either axis [m]; an exact grid
+        leaves its own pattern in a reconstruction.
     seed : int
         Of the sample, the detector and the noise.
     dose : float
@@ -86,6 +89,7 @@ class GoldBalls:
     grid: tuple[int, int] = (40, 40)
     n_frames: int | None = None
     step: float = 30e-9
+    jitter: float = 0.0
     seed: int = 0
     dose: float = 3.75e5
     flux_noise: float = 0.0
@@ -136,7 +140,7 @@ class GoldBalls:
         for name in ("step", "dose", "dose_factor", "ring_scale", "gain", "cosmic_length"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} must be above 0")
-        for name in ("cosmics", "cosmic_energy", "gap_width", "stray", "glow"):
+        for name in ("jitter", "cosmics", "cosmic_energy", "gap_width", "stray", "glow"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: {getattr(self, name)} must not be below 0")
 

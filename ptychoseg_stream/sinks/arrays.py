@@ -15,6 +15,7 @@ Pixels: TypeAlias = NDArray[Any]  # (H, W) of uint8 or uint16
 MASK = "mask"
 VALID_BITS = "valid_bits"
 CONFIDENCE = "confidence"
+CLASS_VOLUME = "class_volume"
 CLASS_MAPS = (MASK, *METHODS)
 DEFAULT = (MASK, VALID_BITS)
 
@@ -48,6 +49,11 @@ def _class_map(name: str) -> ArrayKind:
     return ArrayKind(int(ClassCode.INVALID), find, {"class_codes": legend()})
 
 
+def signed_legend() -> dict[str, str]:
+    """Return the class codes with -1 in the place of 255."""
+    return {"-1" if code == "255" else code: name for code, name in legend().items()}
+
+
 ARRAYS: dict[str, ArrayKind] = {
     **{name: _class_map(name) for name in CLASS_MAPS},
     VALID_BITS: ArrayKind(
@@ -55,6 +61,13 @@ ARRAYS: dict[str, ArrayKind] = {
         lambda mask: mask.valid_bits,
         {"bit_legend": bit_legend()},
         np.uint16,
+    ),
+    # What segmentation viewers take for labels: signed, and below 0 where there is none.
+    CLASS_VOLUME: ArrayKind(
+        -1,
+        lambda mask: mask.classes.view(np.int8),
+        {"class_codes": signed_legend()},
+        np.int8,
     ),
     CONFIDENCE: ArrayKind(
         0,
@@ -76,7 +89,7 @@ def stack(rows: Sequence[Row], name: str, shape: Shape) -> Pixels:
         Rows as `rows.fitted` returns them.
     name : str
         Key of `ARRAYS`: "mask" for the served class maps, the source ("teacher", "student",
-        "fused") of others, "valid_bits", "confidence".
+        "fused") of others, "valid_bits", "confidence", "class_volume".
     shape : tuple of int
         ``(H, W)``.
     """

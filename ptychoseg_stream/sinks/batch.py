@@ -1,13 +1,13 @@
 """Rows of one run on their way to a store: what memory, a segment on disk and Tiled all speak."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from .arrays import ARRAYS, Pixels, stack
+from .arrays import ARRAYS, Pixels, itemsize, stack
 from .derived import frame_metadata, raw_metadata
 from .rows import NEVER_ANNOUNCED, Row, Shape, fitted, lost_row, table, table_schema
 from .side_tables import SIDE_TABLES, Entry, side_table
@@ -128,6 +128,18 @@ def alike(one: Batch, other: Batch) -> bool:
         and one.shape == other.shape
         and one.table.schema.equals(other.table.schema)
     )
+
+
+def pieces(batch: Batch, most: int) -> Iterator[Batch]:
+    """Yield a batch in parts whose arrays have so many bytes at most each, or one row."""
+    height, width = batch.shape
+    row_bytes = max(1, height * width * itemsize(tuple(batch.arrays)))
+    size = max(1, most // row_bytes)
+    rest = batch
+    while rest.table.num_rows > size:
+        yield rest.until(rest.first + size)
+        rest = rest.since(rest.first + size)
+    yield rest
 
 
 def lost_batch(like: Batch, first: int, last: int, reason: str = NEVER_ANNOUNCED) -> Batch:

@@ -87,6 +87,15 @@ def without_key(uri: str) -> str:
     return str(httpx.URL(uri).copy_with(query=None, userinfo=b""))
 
 
+def node_address(address: str) -> str:
+    """Return the address of a node as Tiled's client wants it, also of ``http://HOST/a/b``."""
+    url = httpx.URL(address)
+    path = url.path.strip("/")
+    if not path or "api/v1" in path:
+        return address
+    return str(url.copy_with(path=f"/api/v1/metadata/{path}"))
+
+
 def same_server(one: str, other: str) -> bool:
     """Whether two addresses mean the same server, however this machine is called."""
     try:

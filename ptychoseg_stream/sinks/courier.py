@@ -8,16 +8,19 @@ from pathlib import Path
 
 from tiled.client.container import Container
 
+from ..node.ports import Products
 from .batch import Batch, alike, joined
-from .connection import Unanswered, open_container, translated
+from .connection import Refusal, Unanswered, Unavailable, open_container, translated
 from .late import Appends
 from .options import TiledOptions
-from .route import Desk, Parcel, Route
+from .parcel import Parcel
+from .route import Desk, Route
 from .segment import load
 from .tiled_run import TiledRun
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
+_PATIENCE = 3  # attempts at products in a row, of a server that takes the rest
 LOAD = 64
 """Rows of one load: requests cost time, whatever they carry."""
 
@@ -69,6 +72,10 @@ class Courier:
             rows = batch.last if tiled.finished else tiled.rows
             for path in self._desk.sent(route, parcels, rows):
                 path.unlink(missing_ok=True)
+        if (products := route.products) is not None:
+            self._put_products(route, tiled, products)
+        elif batch is not None:
+            return
         elif route.abandoned:
             self._ended(route)
         elif (ending := route.ending) is not None:
@@ -76,6 +83,24 @@ class Courier:
                 self._carefully(route, partial(tiled.end, ending, route.safe))
             if route.ending is ending:
                 self._ended(route)
+
+    def _put_products(self, route: Route, tiled: TiledRun, products: Products) -> None:
+        try:
+            with translated(self._server, self._options.api_key_env):
+                tiled.put_products(products)
+        except (Refusal, Unavailable) as error:
+            # They must not hold up the masks, nor the end of the run, where all else is taken.
+            route.refused_products += 1
+            if isinstance(error, Unavailable) and route.refused_products < _PATIENCE:
+                raise
+            if "products" not in route.told:
+                route.told.add("products")
+                logger.error("Run %s has no products: %s", route.derived.raw.uid, error)
+        else:
+            route.refused_products = 0
+        with self._desk.change:
+            if route.products is products:
+                route.products = None
 
     def forget(self, route: Route) -> None:
         """After a failure: nobody knows what is stored, nor whether the container is there."""

@@ -5,6 +5,7 @@
     /                attributes: class_codes, bit_legend (JSON), raw_run
     /start, /stop    documents (JSON)
     /mask ...        see `segment`; row i is frame i of the raw run
+    /products        see `products`
 """
 
 import json
@@ -16,11 +17,12 @@ from pathlib import Path
 import h5py
 
 from ..errors import StoreError
-from ..node.ports import Account, Clock, RunInfo
+from ..node.ports import Account, Clock, Products, RunInfo
 from ..science.frame import Mask, bit_legend, legend
 from .arrays import DEFAULT
 from .batch import make_batch
 from .derived import STREAM, Derived
+from .products_file import put_products
 from .rows import Intake, Row, Shape, run_shape
 from .segment import TEXT, append
 from .side_tables import SIDE_TABLES, Notebook
@@ -53,7 +55,7 @@ class HDF5Sink:
     Raises
     ------
     StoreError
-        `open`, `write` and `close`: if the disk does not take it, or the run is not open.
+        All that write: if the disk does not take it, or the run is not open.
     """
 
     def __init__(
@@ -89,6 +91,15 @@ class HDF5Sink:
         file.shape = file.shape or run_shape(fresh)
         file.waiting += fresh
         self._store(file)
+
+    def publish(self, run_uid: str, products: Products) -> None:
+        """Take what a run says as a whole, in place of what it said before."""
+        file = self._file(run_uid)
+        try:
+            with h5py.File(file.path, "a") as target:
+                put_products(target, products)
+        except (OSError, RuntimeError) as error:
+            raise _refused(file, error) from error
 
     def close(self, run_uid: str, account: Account) -> None:
         """End a run."""

@@ -10,7 +10,8 @@ from ..node.guard import Guard
 from .batch import Batch, make_batch
 from .ending import Ending
 from .options import TiledOptions
-from .route import Desk, Parcel, Route
+from .parcel import Parcel
+from .route import Desk, Route
 from .rows import Row, run_shape
 from .spool import SpoolFolder
 
@@ -236,7 +237,7 @@ class Keeper:
             for parcel, batch in waiting:
                 self._keep_batch(route, route.folder, parcel, batch)
             if route.ending is not None and not route.ending_kept and not route.ended:
-                route.folder.end(route.ending, route.derived)
+                route.folder.end(route.ending, route.derived, route.products)
                 route.ending_kept = True
         except OSError as error:
             self._disk_failed(route, str(error))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import StoreError
-from ..node.ports import Account, RunInfo
+from ..node.ports import Account, Products, RunInfo
 from ..science.frame import Mask
 from .arrays import ARRAYS, CLASS_MAPS, Pixels
 
@@ -19,6 +19,8 @@ class MemorySink:
         `RunInfo` by uid of the raw run.
     rows : dict
         List of masks by uid of the raw run, in order of arrival.
+    products : dict
+        The last `Products` by uid of the raw run.
     accounts : dict
         `Account` by uid of the raw run, once it is closed.
     """
@@ -26,12 +28,14 @@ class MemorySink:
     def __init__(self) -> None:
         self.runs: dict[str, RunInfo] = {}
         self.rows: dict[str, list[Mask]] = {}
+        self.products: dict[str, Products] = {}
         self.accounts: dict[str, Account] = {}
 
     def open(self, run: RunInfo) -> None:
         """Begin a run; one of the same uid is forgotten."""
         self.runs[run.uid] = run
         self.rows[run.uid] = []
+        self.products.pop(run.uid, None)
         self.accounts.pop(run.uid, None)
 
     def write(self, run_uid: str, masks: Sequence[Mask]) -> None:
@@ -44,6 +48,17 @@ class MemorySink:
         """
         self._check(run_uid)
         self.rows[run_uid].extend(masks)
+
+    def publish(self, run_uid: str, products: Products) -> None:
+        """Take what a run says as a whole.
+
+        Raises
+        ------
+        StoreError
+            If the run is not open.
+        """
+        self._check(run_uid)
+        self.products[run_uid] = products
 
     def close(self, run_uid: str, account: Account) -> None:
         """End a run.

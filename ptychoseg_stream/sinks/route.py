@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..node.ports import Products
 from ..node.spool import SpoolOptions
-from .batch import Batch
 from .derived import Derived
 from .ending import Ending
+from .parcel import Parcel
 from .rows import Intake, Row, Shape
 from .side_tables import Notebook
 from .spool import SpoolFolder
@@ -20,37 +21,6 @@ from .tiled_run import TiledRun
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
 KEPT = 256  # runs that are stored, whose place and size are remembered
-
-
-@dataclass(slots=True, eq=False)
-class Parcel:
-    """A batch on its way: in memory, or in a segment on disk.
-
-    Parameters
-    ----------
-    first, last : int
-        Its rows, [first, last).
-    batch : Batch or None
-        While it is in memory.
-    path : Path or None
-        Its segment, once there is one.
-    on_way : bool
-        Whether it was given to Tiled, which may have it.
-    done : bool
-        Whether Tiled has it.
-    """
-
-    first: int
-    last: int
-    batch: Batch | None = None
-    path: Path | None = None
-    on_way: bool = False
-    done: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Memory it takes [bytes]."""
-        return self.batch.nbytes if self.batch is not None else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +60,10 @@ class Route:
         How it ended, once it is closed and all rows are in the queue.
     closing : Ending or None
         The same, while rows are still given.
+    products : Products or None
+        What it says as a whole, while Tiled does not have it.
+    refused_products : int
+        How often in a row Tiled did not take that.
     ending_kept : bool
         Whether the ending is on disk.
     dropped : int
@@ -130,6 +104,8 @@ class Route:
     finished: bool = False
     closing: Ending | None = None
     ending: Ending | None = None
+    products: Products | None = None
+    refused_products: int = 0
     ending_kept: bool = False
     dropped: int = -1
     dropped_rows: int = 0
@@ -163,6 +139,7 @@ class Route:
             safe=safe,
             closing=ending,
             ending=ending,
+            products=folder.products(),
             ending_kept=ending is not None,
         )
 
@@ -193,7 +170,9 @@ class Route:
             return True
         if self.finished:
             return False
-        return bool(waiting) or not (self.begun or self.spooling)
+        if not self.spooling and (self.products is not None or not self.begun):
+            return True
+        return bool(waiting)
 
     @property
     def next_try(self) -> float:
@@ -205,7 +184,8 @@ class Route:
         """Whether Tiled can be given something."""
         if self.ended:
             return False
-        return not self.begun or bool(self.queue) or self.ending is not None or self.abandoned
+        given = self.queue or self.products is not None or self.ending is not None
+        return not self.begun or bool(given) or self.abandoned
 
 
 class Desk:

@@ -6,6 +6,7 @@
         run.json                    what is needed to make its documents, and where it was to go
         rows-<first>-<last>.h5      rows [first, last): a segment, see `segment`
         stop.json                   what became of its frames, once the run is closed
+        products.h5                 what it says as a whole, written before that
         lock                        locked for as long as a process owns the folder
 """
 
@@ -20,14 +21,15 @@ from typing import Any
 
 from ..errors import StoreError
 from ..node.disk import check_free, is_locked, locked, make_folder, sync_folder, write_whole
-from ..node.ports import Account, RunInfo
+from ..node.ports import Account, Products, RunInfo
 from ..node.spool import SpoolOptions
 from .batch import Batch
 from .derived import Derived
 from .ending import Ending
+from .products_file import load_products, save_products
 from .segment import save
 
-RUN, STOP, LOCK = "run.json", "stop.json", "lock"
+RUN, STOP, LOCK, PRODUCTS = "run.json", "stop.json", "lock", "products.h5"
 DIGITS = 12
 
 
@@ -127,14 +129,16 @@ class SpoolFolder:
         save(path, batch)
         return path
 
-    def end(self, ending: Ending, derived: Derived) -> None:
-        """Write down how the run ended, synced.
+    def end(self, ending: Ending, derived: Derived, products: Products | None = None) -> None:
+        """Write down how the run ended, and what it says as a whole, synced.
 
         Raises
         ------
         OSError
             If the disk does not take it.
         """
+        if products is not None:
+            save_products(self.path / PRODUCTS, products)
         told = json.dumps(asdict(ending), indent=1, default=str)
         write_whole(self.path / STOP, derived.hide(told).encode())
 
@@ -167,6 +171,16 @@ class SpoolFolder:
     def ending(self) -> Ending | None:
         """Return how the run ended; None if it did not, or was cut off."""
         return _ending(self.path)
+
+    def products(self) -> Products | None:
+        """Return what the run says as a whole; None if nothing is kept.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged.
+        """
+        return load_products(self.path / PRODUCTS)
 
     def remove(self) -> None:
         """Remove the folder: all is in Tiled. What stands in the way stays."""

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from tiled.queries import Key
 
 from ..errors import StoreError
+from ..node.ports import Products
 from .arrays import MASK
-from .connection import READ_SCOPES, Unavailable, connect, translated
+from .connection import READ_SCOPES, Unavailable, connect, node_address, translated
 from .derived import RAW_SOURCE, STREAM, TABLE
 from .embedded import EmbeddedTiled
 from .options import TiledOptions
+from .products_file import get_products
 from .rows import COLUMNS
+from .tiled_products import read_products
 
 SPEC = "PtychosegRun"
 CATALOG = "catalog.db"
@@ -52,6 +55,8 @@ class StoredRun:
         Stream and data key of the raw frames; empty if they are not known.
     of_raw : int
         Derived runs of the same raw run, of which this is the newest; 1 where nobody looked.
+    products : Products or None
+        What the run says as a whole; None if it has none, as runs of older versions.
     """
 
     uid: str
@@ -65,6 +70,7 @@ class StoredRun:
     raw_stream: str = ""
     raw_data_key: str = ""
     of_raw: int = 1
+    products: Products | None = None
 
 
 @contextmanager
@@ -98,7 +104,7 @@ def open_stored(target: str, options: TiledOptions, api_key: str) -> Generator[S
             yield _of_file(path, file)
     elif "://" in target:
         _require_no_key(target, options)
-        with _connected(target, options, api_key) as node:
+        with _connected(node_address(target), options, api_key) as node:
             yield _of_node(node, target, options)
     else:
         _require_uid(target, options)
@@ -185,7 +191,7 @@ def _runs_below(node: Any) -> Iterator[Any]:
     for child in node.values():
         if any(spec.name == SPEC for spec in child.specs):
             yield child
-        elif isinstance(child, Mapping):
+        elif not child.specs and isinstance(child, Mapping):
             yield from _runs_below(child)
 
 
@@ -230,6 +236,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
         about: Mapping[str, Any] = arrays[MASK].metadata if arrays else {}
         raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
+        products = read_products(node) if is_run else None
 
     def read(name: str, row: int) -> NDArray[Any]:
         with translated(uri, options.api_key_env, READ_SCOPES):
@@ -246,6 +253,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths,
         raw["raw_stream"],
         raw["raw_data_key"],
+        products=products,
     )
 
 
@@ -272,6 +280,7 @@ def _of_file(path: Path, file: h5py.File) -> StoredRun:
         {name: len(array) for name, array in arrays.items()},
         raw["raw_stream"],
         raw["raw_data_key"],
+        products=get_products(file),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from tiled.client.container import Container
 
 from ..errors import StoreError
-from ..node.ports import Account, Clock, RunInfo
+from ..node.ports import Account, Clock, Products, RunInfo
 from ..node.spool import SpoolOptions
 from ..science.frame import Mask
 from .arrays import nbytes
@@ -129,6 +129,20 @@ class TiledSink:
             route.incoming.extend((Row(mask, now), nbytes(mask)) for mask in masks)
             desk.held += size
             desk.change.notify_all()
+
+    def publish(self, run_uid: str, products: Products) -> None:
+        """Take what a run says as a whole, in place of what it said before.
+
+        Raises
+        ------
+        StoreError
+            If the run is not open.
+        """
+        with self._desk.change:
+            route = self._open_route(run_uid)
+            if not route.finished:
+                route.products = products
+                self._desk.change.notify_all()
 
     def close(self, run_uid: str, account: Account) -> None:
         """End a run.

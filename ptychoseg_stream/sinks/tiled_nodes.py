@@ -3,13 +3,16 @@
 Every function may be called again after it failed: a node that is there already is taken as it is.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 from tiled.client.array import ArrayClient
+from tiled.client.base import BaseClient
 from tiled.client.container import Container
 from tiled.client.dataframe import DataFrameClient
 from tiled.structures.array import ArrayStructure, BuiltinDtype
@@ -17,8 +20,10 @@ from tiled.structures.core import Spec, StructureFamily
 from tiled.structures.data_source import DataSource
 
 from .batch import conformed, numbered
-from .connection import Refusal, adopt
+from .connection import Refusal, Unavailable, adopt
 from .derived import TABLE
+
+logger = logging.getLogger("ptychoseg_stream.sinks")
 
 
 def create_stream(
@@ -83,6 +88,22 @@ def create_table(
         ),
     )
     return TiledTable(node)
+
+
+def address_of(node: BaseClient) -> str:
+    """Return the URI of a node."""
+    url = httpx.URL(node.uri)  # Tiled doubles the slash below the root
+    return str(url.copy_with(query=None, path=url.path.replace("//", "/")))
+
+
+def close_streams(nodes: Sequence[BaseClient]) -> None:
+    """Say to whoever subscribed to nodes that nothing follows."""
+    for node in nodes:
+        try:
+            node.close_stream()
+        except (httpx.HTTPStatusError, Unavailable) as error:
+            # Only subscribers miss something; the data are stored.
+            logger.debug("Stream of %s was not closed: %s", node.uri, error)
 
 
 class TiledArray:

@@ -19,22 +19,32 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 from tiled.client.array import ArrayClient
 from tiled.client.base import BaseClient
 from tiled.client.container import Container
 from tiled.structures.core import Spec
 
-from .arrays import ARRAYS, itemsize
-from .batch import Batch, empty_block, lost_batch, resized
+from ..node.ports import Products
+from .arrays import ARRAYS
+from .batch import Batch, empty_block, lost_batch, pieces, resized
 from .columns import schema
 from .connection import Refusal, Unavailable, adopt
 from .derived import STREAM, TABLE, Derived, array_keys, column_keys
 from .ending import Ending
 from .options import TiledOptions
+from .products import arrays_of
 from .rows import COLUMNS, NEVER_ANNOUNCED, Shape, table_schema
 from .side_tables import SIDE_TABLES, identities, identity_columns
-from .tiled_nodes import TiledArray, TiledTable, create_array, create_stream, create_table
+from .tiled_nodes import (
+    TiledArray,
+    TiledTable,
+    address_of,
+    close_streams,
+    create_array,
+    create_stream,
+    create_table,
+)
+from .tiled_products import TiledProducts
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
@@ -91,6 +101,7 @@ class TiledRun:
         self._arrays: dict[str, TiledArray] = {}
         self._tables: dict[str, TiledTable] = {}  # by name of the stream
         self._known: dict[str, set[str]] = {}  # rows of side tables
+        self._products: TiledProducts | None = None
         self._tried = before is not None or derived.raw.resumed
         self._written = {} if before is None else before.written
 
@@ -102,10 +113,7 @@ class TiledRun:
     @property
     def uri(self) -> str:
         """Address of the run's node; empty before `begin`."""
-        if self._node is None:
-            return ""
-        url = httpx.URL(self._node.uri)  # Tiled doubles the slash below the root
-        return str(url.copy_with(query=None, path=url.path.replace("//", "/")))
+        return "" if self._node is None else address_of(self._node)
 
     @property
     def rows(self) -> int:
@@ -146,6 +154,14 @@ class TiledRun:
                 self._tables[STREAM].append(sized.table)
                 self._count_filled(sized.table["reason"].to_pylist())
 
+    def put_products(self, products: Products) -> None:
+        """Write what the run says as a whole, in place of what it said before."""
+        if self.finished or self._node is None:
+            return
+        parent, size = self._parent, self._options.patch_bytes
+        self._products = self._products or TiledProducts(parent, self._derived, size)
+        self._products.put(*arrays_of(products))
+
     def end(self, ending: Ending, rows: int = 0) -> None:
         """Write the stop document of a run of at least so many rows; say that nothing follows."""
         node = self._node
@@ -166,13 +182,9 @@ class TiledRun:
             return  # the missing rows may still come, from the next process
         self.finished = True
         parts = [part.node for part in (*self._arrays.values(), *self._tables.values())]
-        nodes: list[BaseClient] = [*parts, *self._streams.values(), node]
-        for part in nodes:
-            try:
-                part.close_stream()
-            except (httpx.HTTPStatusError, Unavailable) as error:
-                # Only subscribers miss something; the data are stored.
-                logger.debug("Stream of %s was not closed: %s", part.uri, error)
+        whole = self._products.nodes if self._products is not None else []
+        nodes: list[BaseClient] = [*parts, *whole, *self._streams.values(), node]
+        close_streams(nodes)
 
     @property
     def _shape(self) -> Shape:
@@ -208,14 +220,7 @@ class TiledRun:
         if batch.table.num_rows:
             for first in range(self.rows, batch.first, FILL):
                 yield lost_batch(batch, first, min(first + FILL, batch.first))
-        height, width = batch.shape
-        row_bytes = max(1, height * width * itemsize(tuple(batch.arrays)))
-        size = max(1, self._options.patch_bytes // row_bytes)
-        rest = batch
-        while rest.table.num_rows > size:
-            yield rest.until(rest.first + size)
-            rest = rest.since(rest.first + size)
-        yield rest
+        yield from pieces(batch, self._options.patch_bytes)
 
     def _put_arrays(self, batch: Batch) -> Batch:
         """Write the arrays of a batch; return it in the size of the run."""

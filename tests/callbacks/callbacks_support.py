@@ -14,7 +14,7 @@ from ptychoseg_callbacks.queueing.waiting import OverloadOptions
 from ptychoseg_callbacks.segmentation import Segmentation, SegmentationOptions
 from scans_support import fly
 
-from ptychoseg_stream.node.ports import Account, RunInfo
+from ptychoseg_stream.node.ports import Account, Products, RunInfo
 from ptychoseg_stream.node.spool import SpoolOptions
 from ptychoseg_stream.node.vitals import Progress
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
@@ -72,6 +72,9 @@ class ThresholdLabeller:
         classes = np.where(frame.image > 100, ClassCode.RING, ClassCode.BACKGROUND).astype(np.uint8)
         return Mask(bare, classes, "teacher", "ok", plateau=float(frame.image[0, 0]))
 
+    def products(self, run_uid: str) -> None:
+        """It has none."""
+
     def close(self, run_uid: str) -> None:
         self.open_runs.remove(run_uid)
 
@@ -85,6 +88,7 @@ class ListSink:
     def __init__(self) -> None:
         self.runs: dict[str, RunInfo] = {}
         self.masks: dict[str, list[Mask]] = {}
+        self.products: dict[str, Products] = {}
         self.accounts: dict[str, Account] = {}
         self.is_shut_down = False
 
@@ -94,6 +98,9 @@ class ListSink:
 
     def write(self, run_uid: str, masks: Sequence[Mask]) -> None:
         self.masks[run_uid].extend(masks)
+
+    def publish(self, run_uid: str, products: Products) -> None:
+        self.products[run_uid] = products
 
     def close(self, run_uid: str, account: Account) -> None:
         self.accounts[run_uid] = account

@@ -194,3 +194,14 @@ def test_neighbouring_frames_share_more_of_the_sample_than_distant_ones():
 def test_options_that_make_no_sense_are_refused_by_name(wrong, named):
     with pytest.raises(ValueError, match=named):
         GoldBalls(**wrong)
+
+
+def test_jitter_moves_points_and_the_sample_stays_under_them():
+    grid = {"grid": (3, 4), "step": 40e-9, "dose": 1e4, "strong": True}
+    exact, moved = simulate(GoldBalls(**grid)), simulate(GoldBalls(**grid, jitter=9e-9))
+    away = np.abs(moved.positions - exact.positions)
+    assert 5e-9 < away.max() <= 9e-9
+    assert exact.corner == tuple(exact.positions[0])
+    assert moved.corner == tuple(moved.positions.min(axis=0))
+    assert moved.sample is not None
+    assert min(moved.sample.shape) > 2 * 104

@@ -141,3 +141,19 @@ def test_a_frame_that_was_never_announced_has_no_bits():
     row = fitted(lost_row(mask_of(0).frame, 1, 2.0), (6, 8))
     assert row.mask.valid_bits is None
     assert table([row], ("mask",))["cosmic_pixels"].to_pylist() == [0]
+
+
+def test_the_volume_for_viewers_is_signed_and_below_zero_where_there_is_no_class(
+    root, options, make_sink
+):
+    sink = make_sink(replace(options, arrays=("mask", "class_volume")))
+    sink.open(run_info())
+    sink.write("raw-1", [*masks_of([0]), lost(), *masks_of([2])])
+    sink.close("raw-1", account_of(3, written=2, lost=1))
+    assert sink.drain(30)
+    stream = root[options.container][sink.derived_uid("raw-1")]["primary"].base
+    volume, mask = stream["class_volume"].read(), stream["mask"].read()
+    assert volume.dtype == np.int8
+    assert (volume[1] == -1).all()
+    assert np.array_equal(volume[[0, 2]], mask[[0, 2]].astype(np.int8))
+    assert stream["class_volume"].metadata["class_codes"]["-1"] == "invalid"

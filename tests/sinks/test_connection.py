@@ -6,7 +6,13 @@ import warnings
 import pytest
 from faulty_proxy import FaultyProxy
 
-from ptychoseg_stream.sinks.connection import Unavailable, connect, is_for, translated
+from ptychoseg_stream.sinks.connection import (
+    Unavailable,
+    connect,
+    is_for,
+    node_address,
+    translated,
+)
 from ptychoseg_stream.sinks.options import TiledOptions
 
 
@@ -41,3 +47,17 @@ def test_rows_go_to_the_same_server_whatever_it_is_called(
 ) -> None:
     options = TiledOptions(uri="http://127.0.0.1:8000", container="a/b")
     assert is_for(options, server, container) is same
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("http://h:8000/a/b", "http://h:8000/api/v1/metadata/a/b"),
+        ("http://h/api/v1/metadata/a", "http://h/api/v1/metadata/a"),
+        ("https://h/tiled/api/v1/metadata/a", "https://h/tiled/api/v1/metadata/a"),
+        ("http://h:8000", "http://h:8000"),
+        ("http://h:8000/", "http://h:8000/"),
+    ],
+)
+def test_a_node_may_be_named_by_its_path_alone(given, wanted):
+    assert node_address(given) == wanted

@@ -159,6 +159,9 @@ def content(server: EmbeddedTiled, container: str, raw: str) -> Content:
     (run,) = derived_runs(server, container, raw)
     stream = run["primary"].base
     arrays = {name: np.asarray(stream[name].read()) for name in stream if name != "internal"}
+    whole = run.parent.parent[f"{container.split('/')[-1]}_products"][run.path_parts[-1]]
+    assert whole.metadata["final"]
+    arrays |= {f"products/{name}": np.asarray(whole[name].read()) for name in whole}
     start, stop = run.metadata["start"], run.metadata["stop"]
     assert run.metadata["stop"]["run_start"] == start["uid"]
     return Content(
@@ -180,9 +183,9 @@ def assert_same(found: Content, expected: Content, *but: str) -> None:
     """Check that two runs are equal, in all columns but those named."""
     assert set(found.arrays) == set(expected.arrays)
     for name, array in expected.arrays.items():
-        differ = [
-            i for i in range(len(array)) if not np.array_equal(array[i], found.arrays[name][i])
-        ]
+        real = array.dtype.kind == "f"
+        pairs = zip(array, found.arrays[name], strict=False)
+        differ = [i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b, equal_nan=real)]
         assert found.arrays[name].shape == array.shape
         assert found.arrays[name].dtype == array.dtype
         assert differ == [], f"{name} differs in rows {differ}"
@@ -191,6 +194,8 @@ def assert_same(found: Content, expected: Content, *but: str) -> None:
             getattr(each, name).drop(columns=list(but), errors="ignore")
             for each in (found, expected)
         )
+        if len(one) != len(other):  # pandas would only say how many there are
+            pytest.fail(f"{name} differ:\n{one.to_string()}\n{other.to_string()}")
         pd.testing.assert_frame_equal(one, other, obj=name)
     if not but:
         assert found.account == expected.account

@@ -4,6 +4,9 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ptychoseg_stream.errors import DatasetError
 from ptychoseg_stream.node.ports import RawStore
 from ptychoseg_stream.science.frame import Frame
@@ -57,12 +60,18 @@ class FrameFinder:
     ) -> None:
         self._run: str = start["uid"]
         self._options = options or FinderOptions()
-        self._known = Known(self._run, self._options, raw, handlers)
+        self._known = Known(start, self._options, raw, handlers)
         events = Events(self._known)
         self._sights: dict[str, _Sight] = {
             "event": events.of,
             "event_page": events.of_page,
             "stream_datum": StreamDatums(self._known).of,
+        }
+        positions = self._known.positions
+        self._places: dict[str, Callable[[Document], None]] = {
+            "event": positions.event,
+            "event_page": positions.page,
+            "stream_datum": positions.stream_datum,
         }
 
     @property
@@ -91,6 +100,12 @@ class FrameFinder:
         DatasetError
             When the document is malformed; the next one can be read all the same.
         """
+        misplaced = ""
+        try:
+            if note := self._places.get(name):
+                note(doc)
+        except (DatasetError, *MALFORMED) as error:
+            misplaced = f"run {self._run}: no positions in a {name} document: {error}"
         try:
             if note := self._known.notes.get(name):
                 note(doc)
@@ -100,6 +115,13 @@ class FrameFinder:
             raise DatasetError(
                 f"run {self._run}: a {name} document is malformed: {type(error).__name__}: {error}"
             ) from error
+        if misplaced:  # which costs no frame
+            raise DatasetError(misplaced)
+
+    def positions(self) -> NDArray[np.float64]:
+        """Return ``(n, 2)`` where the probe was at each frame so far, y and x [m]; NaN: unknown."""
+        series = self._known.series
+        return self._known.positions.of(series.seq_nums, series.within)
 
     def finish(self, stop: Document) -> Iterator[Frame]:
         """Yield frames that the raw run counts and that never came: had from elsewhere, or lost.

@@ -11,6 +11,8 @@ from .files import Files
 from .gaps import Gaps
 from .options import FinderOptions
 from .orphans import Orphans
+from .positions import Positions
+from .scalars import Scalars
 from .series import Series
 from .supply import Supply
 
@@ -20,18 +22,18 @@ class Known:
 
     Parameters
     ----------
-    run, options, raw, handlers
+    start, options, raw, handlers
         As in `ptychoseg_callbacks.frames.finder.FrameFinder`.
     """
 
     def __init__(
         self,
-        run: str,
+        start: Document,
         options: FinderOptions,
         raw: RawStore | None,
         handlers: Mapping[str, Callable[..., Any]] | None,
     ) -> None:
-        self.run = run
+        self.run = run = str(start["uid"])
         self.options = options
         self.choice = Choice(run, options)
         self.files = Files(options, handlers)
@@ -39,13 +41,20 @@ class Known:
         self.orphans = Orphans(run, raw)
         self.gaps = Gaps(self.choice, self.files, self.orphans, options.max_gap)
         self.series = Series(run, self.supply, self.files, options.max_gap)
+        scalars = Scalars(self.files, options.reader())
+        self.positions = Positions(run, start, options.positions, scalars)
         self.notes: dict[str, Callable[[Document], None]] = {
-            "descriptor": self.choice.note,
+            "descriptor": self._describe,
             "resource": lambda doc: self.files.note("resource", doc),
             "stream_resource": lambda doc: self.files.note("stream_resource", doc),
             "datum": self.files.note_datum,
             "datum_page": self.files.note_datum_page,
         }
+
+    def _describe(self, doc: Document) -> None:
+        self.choice.note(doc)
+        has_images = self.choice.source(doc["uid"]) is not None
+        self.positions.describe(str(doc.get("name", "")), doc, has_images)
 
     def descriptor(self, uid: str) -> bool:
         """Return whether a descriptor is known, if need be from the store of raw runs."""

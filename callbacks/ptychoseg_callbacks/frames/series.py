@@ -1,5 +1,6 @@
 """The frames of a run, one after the other: index, event and attempt of each."""
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ class Series:
         The events that were taken.
     place : Place, optional
         Where the images of the last event were.
+    seq_nums, within : array of int
+        Of each frame: the number of its event, and which of the event's frames it is, from 0.
     """
 
     def __init__(self, run: str, supply: Supply, files: Files, max_gap: int) -> None:
@@ -47,6 +50,7 @@ class Series:
         self.next = 0
         self.takes = Takes()
         self.place: Place | None = None
+        self.seq_nums, self.within = array("q"), array("l")
 
     def usual(self, source: ImageKey) -> int:
         """Return how many images an event has whose images are not there to be counted."""
@@ -106,7 +110,9 @@ class Series:
         """Yield seq_num and attempt of each frame; the events are taken as the frames are."""
         for seq_num in seq_nums:
             attempt = self.takes.take(seq_num)
-            for _ in range(per_event):
+            for within in range(per_event):
+                self.seq_nums.append(seq_num)
+                self.within.append(within)
                 yield seq_num, attempt
 
     def _frames(

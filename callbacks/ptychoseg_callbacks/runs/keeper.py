@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from ptychoseg_stream.node.guard import Guard
-from ptychoseg_stream.node.ports import Labeller, RunInfo, Sink
+from ptychoseg_stream.node.ports import Feed, Labeller, RunInfo, Sink
 
 from .open_run import OpenRun
 from .resume import Checkpoint, RunJournal
@@ -32,13 +32,18 @@ class Keeper:
         A disk that refuses must not cost a frame its mask.
     every : int
         Frames between two checkpoints.
+    feed : Feed, optional
+        Must have kept frames that are not labelled again, too.
     """
 
-    def __init__(self, labeller: Labeller, sink: Sink, guard: Guard, every: int) -> None:
+    def __init__(
+        self, labeller: Labeller, sink: Sink, guard: Guard, every: int, feed: Feed | None = None
+    ) -> None:
         self._labeller = labeller
         self._sink = sink
         self._guard = guard
         self._every = every
+        self._feed = feed
         self._take_over = TakeOver(labeller, sink, guard)
         self._ended: list[OpenRun] = []  # whose rows are not all safe yet
         self._left: list[OpenRun] = []  # to the next process
@@ -119,7 +124,8 @@ class Keeper:
     def _save_waiting(self, run: OpenRun) -> None:
         if run.waiting is None or (run.replaces and not self._sink.settled(run.replaces)):
             return
-        if self._sink.stored(run.uid) >= run.waiting[0]:
+        told = run.waiting[0] if self._feed is None else self._feed.told(run.uid)
+        if min(told, self._sink.stored(run.uid)) >= run.waiting[0]:
             following, data = run.waiting
             run.waiting = None
             self._save(run, data, following)

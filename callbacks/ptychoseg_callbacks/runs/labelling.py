@@ -6,7 +6,7 @@ from functools import partial
 
 from ptychoseg_stream.errors import PtychosegError
 from ptychoseg_stream.node.guard import Guard
-from ptychoseg_stream.node.ports import Clock, Labeller, Sink
+from ptychoseg_stream.node.ports import Clock, Feed, Labeller, Sink
 from ptychoseg_stream.science.frame import Frame, Mask
 
 from .open_run import OpenRun, refusal
@@ -25,13 +25,23 @@ class Labelling:
         Logs what they raise.
     clock : Clock
         For the latency of masks.
+    feed : Feed, optional
+        Hears of frames and masks.
     """
 
-    def __init__(self, labeller: Labeller, sink: Sink, guard: Guard, clock: Clock) -> None:
+    def __init__(
+        self,
+        labeller: Labeller,
+        sink: Sink,
+        guard: Guard,
+        clock: Clock,
+        feed: Feed | None = None,
+    ) -> None:
         self._labeller = labeller
         self._sink = sink
         self._guard = guard
         self._clock = clock
+        self._feed = feed
 
     def label(self, run: OpenRun) -> int:
         """Label all frames of a run that wait; return the index of the next one, 0 if none did."""
@@ -48,6 +58,9 @@ class Labelling:
             for mask, (_, arrived) in zip(masks, batch, strict=True)
         ]
         stored = self._guard.call("store masks", partial(self._store, run.uid, masks), False)
+        if self._feed is not None:
+            send = partial(self._feed.send, run.uid, frames, masks)
+            self._guard.call("tell the feed", send, None)
         run.count(masks if stored else [replace(mask, status="lost") for mask in masks])
         return frames[-1].index + 1
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ptychoseg_stream.node.ports import Account, Sink
 from ptychoseg_stream.node.vitals import Vitals
+from ptychoseg_stream.science.experiment import Experiment
 from ptychoseg_stream.science.frame import ClassCode, Frame, Mask
 
 from ..frames.finder import FrameFinder
@@ -55,6 +56,10 @@ class OpenRun:
         Whether a lost frame was logged already.
     alarm : str
         The last alarm, in one line.
+    experiment : Experiment
+        Energy and geometry, as far as they are known.
+    published : float
+        When it was last published what it says as a whole [s, monotonic].
     """
 
     uid: str
@@ -73,6 +78,8 @@ class OpenRun:
     waiting: tuple[int, bytes] | None = None
     told_lost: bool = False
     alarm: str = ""
+    experiment: Experiment = field(default_factory=Experiment)
+    published: float = 0.0
 
     def add(self, frame: Frame, arrived: float) -> None:
         """Take a frame; its mask comes later."""

@@ -22,6 +22,10 @@ _DISTANCE = (
     "instrument/detector/distance",
     "instrument/detector/detector_distance",
 )
+_PIXEL_SIZES = (
+    ("instrument_1/detector_1/y_pixel_size", "instrument/detector/y_pixel_size"),
+    ("instrument_1/detector_1/x_pixel_size", "instrument/detector/x_pixel_size"),
+)
 _PERIOD = (
     "instrument/detector/frame_time",
     "instrument/detector/count_time",
@@ -29,7 +33,7 @@ _PERIOD = (
 )
 _ENERGY = ("instrument/beam/incident_energy", "instrument/source/energy")
 _WAVELENGTH = ("instrument/beam/incident_wavelength",)
-_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 1.0, "mm": 1e-3, "ev": 1.0, "kev": 1e3}
+_UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "m": 1.0, "mm": 1e-3, "um": 1e-6, "ev": 1.0, "kev": 1e3}
 _LENGTHS = {"": 1e-10, "angstrom": 1e-10, "a": 1e-10, "nm": 1e-9, "m": 1.0}
 _EV_M = 1.23984198e-6  # photon energy times wavelength
 _LONGEST = 200  # characters of a text
@@ -46,7 +50,8 @@ class ScanFacts:
     period : float
         From one frame to the next [s]; 0 if unknown.
     metadata : dict
-        For the start document: sample, title, scan_id, energy_eV, detector_distance_m.
+        For the start document: sample, title, scan_id, energy_eV, detector_distance_m,
+        detector_pixel_size_m (y and x).
     positions : ndarray or None
         ``(N, 2)`` y and x of each frame [m].
     """
@@ -78,6 +83,9 @@ def read_facts(file: h5py.File, dataset: str, n_frames: int) -> ScanFacts:
         "energy_eV": find_energy(file) or _energy(file, root),
         "detector_distance_m": _number(file, root, _DISTANCE),
     }
+    sizes = [_number(file, root, paths) for paths in _PIXEL_SIZES]
+    if all(sizes):
+        found["detector_pixel_size_m"] = sizes
     return ScanFacts(
         began=_began(_text(file, root, _BEGAN)) or modified(Path(file.filename)),
         period=_number(file, root, _PERIOD) or 0.0,

@@ -50,6 +50,8 @@ class TiledClient:
         How long one answer may take, to its last byte [s].
     patience : float
         A single image that is too slow gets so many times longer at most.
+    api_key : str
+        Sent in place of that in the environment.
 
     Attributes
     ----------
@@ -63,9 +65,10 @@ class TiledClient:
         api_key_env: str = "TILED_API_KEY",
         timeout: float = 5.0,
         patience: float = 8.0,
+        api_key: str = "",
     ) -> None:
         """Take the address; nothing is sent yet."""
-        key = os.environ.get(api_key_env, "") if api_key_env else ""
+        key = api_key or (os.environ.get(api_key_env, "") if api_key_env else "")
         self.address = address
         self.headers = {"Authorization": f"Apikey {key}"} if key else {}
         self.timeout = timeout

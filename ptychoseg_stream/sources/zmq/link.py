@@ -14,8 +14,9 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from ...errors import SourceError
+from ...node.curve import on_this_machine
 from .curve import CurveKeys, open_to_others
-from .options import FORM, ZmqOptions, on_this_machine
+from .options import FORM, ZmqOptions
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,5 @@
 """Settings and addresses of documents over 0MQ."""
 
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -85,14 +84,3 @@ def endpoint_of(url: str) -> str:
     if scheme not in ("zmq", "tcp") or not host or not port or "*" in host or extra:
         raise SourceError(f"{shown(url)}: not an address to connect to; {FORM}")
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-
-
-def on_this_machine(endpoint: str) -> bool:
-    """Whether what passes through an address never leaves this machine."""
-    if endpoint.startswith("ipc://"):
-        return True
-    host = urlsplit(endpoint).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
