@@ -12,6 +12,7 @@ from test_feed_server import in_order, indices, until
 from ptychoseg_stream.errors import FeedError
 from ptychoseg_stream.feed import Revision, Start
 from ptychoseg_stream.node.spool import SpoolOptions
+from ptychoseg_stream.sinks.feed import orders
 from ptychoseg_stream.sinks.feed.messages import encode
 from ptychoseg_stream.sinks.feed.options import FeedOptions
 from ptychoseg_stream.sinks.feed.server import FeedServer
@@ -80,6 +81,23 @@ def test_a_hole_is_not_jumped_over() -> None:
     assert len(consumer.items) == 1
     pub.close(linger=0)
     context.term()
+
+
+def test_frames_that_were_left_out_are_a_hole_that_is_seen(
+    server: FeedServer, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    consumer = Following(f"pub://127.0.0.1:{port}")
+    is_heard(server, consumer, caplog)
+    server.open(info_of())
+    send(server, range(4))
+    until(lambda: indices(consumer.items) == list(range(4)))
+    with monkeypatch.context() as patch:
+        patch.setattr(orders, "MOST_ORDERS", 0)
+        send(server, [4])
+    send(server, [5])
+    with pytest.raises(FeedError, match="were not heard"):
+        consumer.result()
+    assert indices(consumer.items) == list(range(4))
 
 
 def test_a_listener_that_takes_nothing_is_not_waited_for(server: FeedServer, port: int) -> None:

@@ -65,6 +65,20 @@ def test_a_pixel_is_in_the_static_mask_if_many_frames_or_the_last_one_call_it_ba
     assert np.count_nonzero(found) == 2
 
 
+def test_the_last_frame_speaks_for_all_but_for_its_gaps():
+    half, module = NONE.copy(), NONE.copy()
+    half[:20] = ValidBit.GAP  # of a frame that was read by half
+    half[30, 30] = ValidBit.DEAD
+    module[22:24] = ValidBit.GAP  # between modules, in all frames
+    totals = Totals(SHAPE)
+    add(totals, 40, module)
+    add(totals, 1, half | module, start=40)
+    found = totals.products(None).pixel_mask
+    assert not found[:20].any()
+    assert (found[22:24] == ValidBit.GAP).all()
+    assert found[30, 30] == ValidBit.DEAD
+
+
 def test_frames_without_a_mask_have_no_sums_and_count_for_nothing_else():
     totals = Totals(SHAPE)
     add(totals, 2)

@@ -3,17 +3,21 @@
 import logging
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ptychoseg_callbacks.journals.record_log import RecordLog
 
 from ...errors import FeedError
 from ...node.disk import locked
-from .wire import Message, join, split, unpack
+from .wire import Message, join, split, unpack, unpack_header
 
 log = logging.getLogger(__name__)
+
+_PASSING = ("frame", "products")
+"""Kinds of nearly all bytes of a log, which nothing that follows builds on."""
 
 
 class RunLog:
@@ -40,6 +44,8 @@ class RunLog:
         Why there will be no more messages, although the run has more; empty if that is not so.
     largest : int
         Bytes of the largest message.
+    index : int
+        Index of the frame behind the last one in it.
 
     Raises
     ------
@@ -52,7 +58,9 @@ class RunLog:
         self.run = self.derived = self.tiled = self.gone = ""
         self.ended = False
         self.largest = 1
+        self.index = 0
         self._offsets = array("Q")
+        self._lasting = array("Q")  # messages of the other kinds
         with ExitStack() as undo:
             # Who looks for torn records cuts them off: nobody may be writing.
             self._lock = locked(path, os.O_CREAT if new else 0)
@@ -80,8 +88,7 @@ class RunLog:
             If the disk is full or broken; the log is then as it was before.
         """
         record = join(parts)
-        self._offsets.append(self._records.append(record))
-        self._learn(unpack(parts), len(record))
+        self._take(self._records.append(record), *unpack_header(parts), len(record))
 
     def read(self, seq: int) -> list[bytes]:
         """Return the parts of a message.
@@ -93,15 +100,15 @@ class RunLog:
         """
         return split(self._records.read(self._offsets[seq])[0])
 
-    def messages(self) -> Iterator[Message]:
-        """Read all messages.
+    def lasting(self) -> Iterator[Message]:
+        """Read all messages that those behind them build on: all but frames and products.
 
         Raises
         ------
         OSError, FeedError
             As `read`.
         """
-        return (unpack(self.read(seq)) for seq in range(len(self)))
+        return (unpack(self.read(seq)) for seq in self._lasting)
 
     def close(self) -> None:
         """Give the file back; once."""
@@ -111,43 +118,45 @@ class RunLog:
     def _recover(self) -> None:
         """Find the messages of an earlier process; those behind a damaged one are of no use."""
         for offset, record, _ in self._records.recover():
-            message = _message(record)
-            if (
-                message is None
-                or self._records.damaged
-                or message.header.get("seq") != len(self._offsets)
-            ):
+            kind, header = _header(record)
+            if self._records.damaged or header.get("seq") != len(self._offsets):
                 self.gone = "what the feed keeps of this run is damaged"
                 log.error("%s is damaged behind message %d", self.path, len(self) - 1)
                 return
-            self._offsets.append(offset)
-            self._learn(message, len(record))
+            self._take(offset, kind, header, len(record))
 
-    def _learn(self, message: Message, size: int) -> None:
+    def _take(self, offset: int, kind: str, header: Mapping[str, Any], size: int) -> None:
+        """Remember the next message, of which so many bytes are at an offset."""
+        if kind not in _PASSING:
+            self._lasting.append(len(self._offsets))
+        self._offsets.append(offset)
         self.largest = max(self.largest, size)
-        self.ended = message.kind == "stop"
-        if message.kind == "start":
+        self.ended = kind == "stop"
+        if kind == "frame" and isinstance(index := header.get("index"), int):
+            self.index = index + 1
+        if kind == "start":
             self.run, self.derived, self.tiled = (
-                str(message.header.get(name, "")) for name in ("run", "derived", "tiled")
+                str(header.get(name, "")) for name in ("run", "derived", "tiled")
             )
 
 
-def first_message(path: Path) -> Message | None:
-    """Return the first message of a log that others may be writing; None if there is none."""
+def first_header(path: Path) -> Mapping[str, Any]:
+    """Return the first header of a log that others may be writing; empty if there is none."""
     try:
         records = RecordLog(path)
     except OSError:
-        return None
+        return {}
     try:
-        return _message(records.read(0)[0])
+        return _header(records.read(0)[0])[1]
     except OSError:
-        return None
+        return {}
     finally:
         records.close()
 
 
-def _message(record: bytes) -> Message | None:
+def _header(record: bytes) -> tuple[str, Mapping[str, Any]]:
+    """Return kind and header of a message; empty if it is none."""
     try:
-        return unpack(split(record))
+        return unpack_header(split(record))
     except FeedError:
-        return None
+        return "", {}

@@ -199,8 +199,9 @@ class FeedServer:
             return run
         run.log.run, run.log.derived, run.log.tiled = info.uid, info.derived, tiled
         try:
-            for message in run.log.messages():
+            for message in run.log.lasting():
                 run.telling.take(decode(message))
+            run.telling.go_on(len(run.log), run.log.index)
         except (OSError, FeedError) as error:
             self._lose(run, f"what was told of it cannot be read: {error}")
         return run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...node.disk import check_free, is_locked, make_folder
 from ...node.ports import RunInfo
-from .log import RunLog, first_message
+from .log import RunLog, first_header
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,7 @@ class Shelf:
             if uid in (each.run, each.derived) or name == uid + _SUFFIX:
                 return each
         for path in reversed(self._files()):
-            first = first_message(path)
-            about = {} if first is None else first.header
+            about = first_header(path)
             if uid in (about.get("run"), about.get("derived")) and path.name not in self._logs:
                 with suppress(OSError):
                     self._logs[path.name] = RunLog(path)
@@ -103,8 +102,7 @@ class Shelf:
     def _give_up_others(self, uid: str, name: str) -> None:
         """Remove what an earlier process has told of a run that is labelled anew."""
         for path in self._files():
-            first = first_message(path)
-            if path.name == name or first is None or first.header.get("run") != uid:
+            if path.name == name or first_header(path).get("run") != uid:
                 continue
             with suppress(OSError):
                 if path.name not in self._logs:

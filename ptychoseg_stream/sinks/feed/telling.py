@@ -70,6 +70,10 @@ class Telling:
             self._news.place(item.first, item.positions)
         return item
 
+    def go_on(self, seq: int, index: int) -> None:
+        """Go on behind what an earlier process has told: so many items, frames before an index."""
+        self.seq, self.index = seq, index
+
     def frames(self, frames: Sequence[Frame], masks: Sequence[Mask]) -> Iterator[Item]:
         """Yield frames with their masks, those that were told before left out."""
         for frame, mask in zip(frames, masks, strict=True):

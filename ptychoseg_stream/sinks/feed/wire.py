@@ -87,15 +87,7 @@ def unpack(parts: Parts) -> Message:
     FeedError
         If it is no message, or one of another version.
     """
-    if not 2 <= len(parts) <= 2 + _MOST_ARRAYS:
-        _refuse(f"it has {len(parts)} parts")
-    kind = bytes(parts[0][:32]).decode("ascii", "replace")
-    header = read_json(parts[1])
-    if header.get("version") != VERSION:
-        raise FeedError(
-            f"a message of version {header.get('version')!r:.20}, and this is version {VERSION}: "
-            "install the same release of ptychoseg_stream on both sides"
-        )
+    kind, header = unpack_header(parts)
     about = header.get("arrays", [])
     if not isinstance(about, list) or len(cast(list[Any], about)) != len(parts) - 2:
         _refuse("its header names other arrays than it has")
@@ -106,6 +98,26 @@ def unpack(parts: Parts) -> Message:
         known = cast(Mapping[str, Any], entry)
         arrays[str(known.get("name"))] = _array(known, data)
     return Message(kind, header, arrays)
+
+
+def unpack_header(parts: Parts) -> tuple[str, Mapping[str, Any]]:
+    """Return kind and header of what `pack` packed; its arrays, which take time, are not looked at.
+
+    Raises
+    ------
+    FeedError
+        If it is no message, or one of another version.
+    """
+    if not 2 <= len(parts) <= 2 + _MOST_ARRAYS:
+        _refuse(f"it has {len(parts)} parts")
+    kind = bytes(parts[0][:32]).decode("ascii", "replace")
+    header = read_json(parts[1])
+    if header.get("version") != VERSION:
+        raise FeedError(
+            f"a message of version {header.get('version')!r:.20}, and this is version {VERSION}: "
+            "install the same release of ptychoseg_stream on both sides"
+        )
+    return kind, header
 
 
 def read_json(data: bytes) -> Mapping[str, Any]:
