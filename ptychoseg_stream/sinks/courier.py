@@ -55,7 +55,7 @@ class Courier:
         self._parent: Container | None = None
 
     def advance(self, route: Route) -> None:
-        """Store the next load of a run, or its end; or nothing, and wait until `quiet_until`.
+        """Store the next load of a run, its products, or its end; or wait until `quiet_until`.
 
         Raises
         ------
@@ -72,6 +72,8 @@ class Courier:
             rows = batch.last if tiled.finished else tiled.rows
             for path in self._desk.sent(route, parcels, rows):
                 path.unlink(missing_ok=True)
+            if not route.queue:
+                return  # the rows of other runs go before its products; but more of its own do not
         if (products := route.products) is not None:
             self._put_products(route, tiled, products)
         elif batch is not None:

@@ -20,7 +20,8 @@ def in_process_tiled(folder: Path) -> Generator[Container, None, None]:
     It stores, streams and reads like a server of its own process, except that
     ``BlueskyRun.documents()`` needs the exporter that only `embedded.EmbeddedTiled` configures. All
     requests share one connection to the catalogue: ask it nothing while a sink is writing, or what
-    is not committed yet may be rolled back.
+    is not committed yet may be rolled back. One at a time in a process: there is one catalogue in
+    memory only.
     """
     tree = in_memory(
         writable_storage=[str(folder / "data"), f"duckdb:///{folder / 'tables.duckdb'}"],

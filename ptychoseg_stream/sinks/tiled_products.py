@@ -69,7 +69,7 @@ class TiledProducts:
             return self._node
         uid, raw = self._derived.uid, self._derived.raw.uid
         parent = open_container(self._runs.parent, self._runs.path_parts[-1] + SUFFIX)
-        metadata = {"derived_run_uid": uid, "original_run_uid": raw}
+        metadata = {"derived_run_uid": uid, "original_run_uid": self._derived.clean(raw)}
         specs = [Spec(SPEC, "1.0")]
         node = adopt(
             parent,

@@ -13,6 +13,8 @@ from .route import Desk, Route
 
 logger = logging.getLogger("ptychoseg_stream.sinks")
 
+_GIVES_WAY = 8  # turns that others get before a run without rows that wait
+
 
 class Uploader:
     """Attends to one run after the other.
@@ -86,8 +88,13 @@ class Uploader:
         if now < self._not_before:
             return None
         ready = [route for route in self._desk.routes if route.work and route.next_try <= now]
-        # What is in memory only first, and then in turn.
-        return min(ready, key=lambda route: (not route.in_memory, route.turn), default=None)
+        return min(ready, key=self._rank, default=None)
+
+    def _rank(self, route: Route) -> tuple[bool, bool, int]:
+        """What is in memory only comes first, then rows before products, and then in turn."""
+        # Products take many requests; only for so long, or a busy run would keep another open.
+        waits = route.begun and not route.queue and self._turn - route.turn < _GIVES_WAY
+        return not route.in_memory, waits, route.turn
 
     def _wait(self, now: float) -> float | None:
         if now < self._not_before:

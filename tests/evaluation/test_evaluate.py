@@ -206,7 +206,7 @@ def test_simulations_come_with_their_truth(name):
     material = read_material(name, 3)
     assert material.frames.shape == material.truth.shape == (3, 104, 104)
     assert material.positions.shape == (3, 2)
-    assert material.energy == 1000
+    assert material.experiment.energy == 1000
     text, maps = references(material, "", OPTIONS)
     assert text == "simulated truth"
     assert np.array_equal(np.stack(maps), material.truth)

@@ -12,11 +12,11 @@ from test_engine import compare
 
 from ptychoseg_stream.errors import DatasetError, SourceError
 from ptychoseg_stream.recon.engine import ENOUGH, ReconOptions
-from ptychoseg_stream.recon.live import LiveOptions, ThreadInbox, Update, live
+from ptychoseg_stream.recon.live import PATIENT, LiveOptions, ThreadInbox, Update, live
 from ptychoseg_stream.recon.picture import draw, draw_ways, without_ramp
 from ptychoseg_stream.recon.store import TiledReconstruction
-from ptychoseg_stream.sinks.feed.items import FrameItem
-from ptychoseg_stream.sinks.testing import in_process_tiled
+from ptychoseg_stream.sinks.embedded import EmbeddedTiled
+from ptychoseg_stream.sinks.feed.items import FrameItem, ProductsItem
 
 
 class Paced:
@@ -35,9 +35,16 @@ def updates(items: list, pace: int, after: int = 3) -> list[Update]:
     return list(live(inbox, ReconOptions(rate=0.02), LiveOptions(after)))
 
 
-def test_it_begins_with_twelve_frames_and_ends_some_epochs_after_the_run(small: Small) -> None:
+def test_it_begins_with_twelve_frames_once_there_is_a_pupil(small: Small) -> None:
+    *frames, products, stop = small.items()
+    assert isinstance(products, ProductsItem)
+    early = updates([*frames[:10], products, *frames[10:], stop], 10)
+    assert ENOUGH <= early[0].step.frames < ENOUGH + 5
+
+
+def test_it_waits_for_a_pupil_in_vain_and_ends_some_epochs_after_the_run(small: Small) -> None:
     seen = updates(small.items(), 10)
-    assert ENOUGH <= seen[0].step.frames < ENOUGH + 5
+    assert PATIENT <= seen[0].step.frames < PATIENT + 5
     assert [update.ended for update in seen[-4:]] == [False, True, True, True]
     assert seen[-1].last
     assert seen[-1].step.frames == len(small.frames)
@@ -123,7 +130,8 @@ def test_a_ramp_of_the_phase_is_removed() -> None:
 
 def test_a_reconstruction_grows_in_tiled_beside_the_derived_run(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    with in_process_tiled(tmp_path) as root:
+    with EmbeddedTiled(tmp_path) as server:
+        root: Any = server.client()
         for frames in (12, 40):
             stored = TiledReconstruction(root, "processed/masks", "uid", {"derived_run_uid": "uid"})
             for epochs in (2, 5):

@@ -1,6 +1,7 @@
 """What a run says as a whole, in memory, in files, in the spool and in Tiled."""
 
 import json
+import threading
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -16,6 +17,7 @@ from ptychoseg_stream.errors import StoreError
 from ptychoseg_stream.node.ports import Products
 from ptychoseg_stream.science.experiment import Experiment
 from ptychoseg_stream.science.products import RunProducts
+from ptychoseg_stream.sinks.connection import Unavailable
 from ptychoseg_stream.sinks.hdf5 import HDF5Sink
 from ptychoseg_stream.sinks.memory import MemorySink
 from ptychoseg_stream.sinks.options import TiledOptions
@@ -209,6 +211,47 @@ def test_a_server_that_refuses_products_gets_all_masks_and_the_end(
     assert len(told) == 1
     assert "raw-1" in told[0]
     assert node_of(root, options, sink)["primary"].base["mask"].shape[0] == 3
+
+
+def test_rows_of_other_runs_go_before_products_and_their_own_after_them(root, options, make_sink):
+    open_now = threading.Event()
+    http = root.context.http_client
+    send, paths = http.send, []
+
+    def connected() -> Container:
+        if not open_now.is_set():
+            raise Unavailable("not yet")
+        return root
+
+    def noted(request: httpx.Request, **kwargs: Any) -> httpx.Response:
+        paths.append((request.method, request.url.path))
+        return send(request, **kwargs)
+
+    sink = make_sink(options, connected)
+    runs = ["raw-1", "raw-2", "raw-3"]
+    for run in runs:
+        sink.open(run_info(run))
+        sink.write(run, masks_of(range(3), run=run))
+        sink.publish(run, products_of(3))
+        sink.close(run, account_of(3))
+    http.send = noted
+    try:
+        open_now.set()
+        assert until(lambda: all(sink._runs[run].ended for run in runs))
+    finally:
+        http.send = send
+    of_products = [i for i, (_, path) in enumerate(paths) if "_products" in path]
+    of_rows = [
+        i
+        for i, (method, path) in enumerate(paths)
+        if (method, path.split("/")[-1]) == ("PATCH", "internal")
+    ]
+    assert len(of_rows) == len(runs)
+    assert max(of_rows) < min(of_products)
+    for run in runs:
+        node = root[options.container][sink.derived_uid(run)]
+        assert beside(node).metadata["frames"] == 3
+        assert node.metadata["stop"]["account"]["received"] == 3
 
 
 def test_products_in_a_file_come_back_as_they_were(tmp_path, options):

@@ -27,9 +27,10 @@ from ptychoseg_callbacks.source import Source
 from zmq_proxy import ON_LOOPBACK, running_proxy
 
 from ptychoseg_stream.errors import SourceError
+from ptychoseg_stream.node.curve import on_this_machine
 from ptychoseg_stream.sources.zmq.curve import load_keys
 from ptychoseg_stream.sources.zmq.documents import ZmqDocuments
-from ptychoseg_stream.sources.zmq.options import ZmqOptions, endpoint_of, on_this_machine
+from ptychoseg_stream.sources.zmq.options import ZmqOptions, endpoint_of
 
 LIMIT = 20.0  # s until a test gives up waiting
 MODULE = "ptychoseg_stream.sources"

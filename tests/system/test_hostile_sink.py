@@ -9,7 +9,7 @@ import pytest
 from hostile import cases
 from hostile_support import Case, bounded_memory, good_run
 from hostile_theatre import LIMIT, ScriptedSource, Theatre
-from ptychoseg_callbacks.feeder import feed
+from ptychoseg_callbacks.feeder import FeedOptions, feed
 
 from ptychoseg_stream.sinks.embedded import EmbeddedTiled
 from ptychoseg_stream.sinks.options import TiledOptions
@@ -31,7 +31,9 @@ def options_of(tiled: EmbeddedTiled) -> TiledOptions:
 
 
 def fed_to(theatre: Theatre, sink: TiledSink, *plays: object) -> None:
-    feed(theatre.segmentation(sink), ScriptedSource(theatre, *plays), theatre.inbox())  # type: ignore[arg-type]
+    source = ScriptedSource(theatre, *plays)
+    options = FeedOptions(store_timeout=4 * LIMIT)  # each run has an end and products of its own
+    feed(theatre.segmentation(sink), source, theatre.inbox(), None, options)  # type: ignore[arg-type]
 
 
 def rows_stored(tiled: EmbeddedTiled, uid: str) -> int:
