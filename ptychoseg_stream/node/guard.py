@@ -46,7 +46,7 @@ class Guard:
         """
         try:
             return step()
-        # The one broad `except` of the package. A RunEngine kills the scan when a callback raises,
+        # The one broad `except` of the node. A RunEngine kills the scan when a callback raises,
         # and a worker that stops at one odd document loses all the later ones.
         except Exception as error:  # noqa: BLE001
             self.failures += 1

@@ -91,15 +91,7 @@ def identities(name: str, columns: Mapping[str, Sequence[Any]]) -> list[str]:
     columns : mapping of str to sequence
         Its `identity_columns`, fresh or as a database gives them back.
     """
-    plain = [[_plain(value) for value in columns[column]] for column in IDENTITY[name]]
-    return [repr(row) for row in zip(*plain, strict=True)]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value in the form that databases agree on: some store NaN as nothing."""
-    if value is None or value != value:
-        return None
-    return value if isinstance(value, str) else float(value)
+    return [repr(row) for row in zip(*(columns[key] for key in IDENTITY[name]), strict=True)]
 
 
 class Notebook:
@@ -113,7 +105,7 @@ class Notebook:
 
     def __init__(self) -> None:
         self.pages: dict[str, list[Entry[Any]]] = {name: [] for name in SIDE_TABLES}
-        self._known: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
 
     def take(self, rows: Iterable[Row]) -> None:
         """Enter what rows bring and is not there yet."""
@@ -130,9 +122,10 @@ class Notebook:
         return pages
 
     def _enter(self, name: str, entry: Entry[Any]) -> None:
-        known = repr([name, *(SIDE_TABLES[name][key].value(entry) for key in IDENTITY[name])])
-        if known not in self._known:
-            self._known.add(known)
+        columns = {key: [SIDE_TABLES[name][key].value(entry)] for key in IDENTITY[name]}
+        (mark,) = identities(name, columns)
+        if (name, mark) not in self._known:
+            self._known.add((name, mark))
             self.pages[name].append(entry)
 
 

@@ -236,7 +236,7 @@ def _of_node(node: Any, uri: str, options: TiledOptions) -> StoredRun:
         lengths = {name: int(array.shape[0]) for name, array in arrays.items()}
         about: Mapping[str, Any] = arrays[MASK].metadata if arrays else {}
         raw = {key: str(about.get(key, "")) for key in RAW_KEYS}
-        products = read_products(node) if is_run else None
+        products = read_products(node)
 
     def read(name: str, row: int) -> NDArray[Any]:
         with translated(uri, options.api_key_env, READ_SCOPES):

@@ -14,7 +14,7 @@ from tiled.structures.data_source import DataSource
 from ..node.ports import Products
 from .connection import adopt, open_container
 from .derived import Derived
-from .products import MEANINGS, SUFFIX, Arrays, place_of, products_of
+from .products import MEANINGS, Arrays, place_of, products_of
 
 SPEC = "PtychosegProducts"
 
@@ -67,8 +67,9 @@ class TiledProducts:
     def _container(self) -> Container:
         if self._node is not None:
             return self._node
-        uid, raw = self._derived.uid, self._derived.raw.uid
-        parent = open_container(self._runs.parent, self._runs.path_parts[-1] + SUFFIX)
+        raw = self._derived.raw.uid
+        name, uid = place_of((*self._runs.path_parts, self._derived.uid))[-2:]
+        parent = open_container(self._runs.parent, name)
         metadata = {"derived_run_uid": uid, "original_run_uid": self._derived.clean(raw)}
         specs = [Spec(SPEC, "1.0")]
         node = adopt(

@@ -110,5 +110,6 @@ def test_a_listener_that_takes_nothing_is_not_waited_for(server: FeedServer, por
     send(server, range(500), shape=(64, 64))
     server.close("raw-1", ACCOUNT)
     server.shutdown()  # comes back: nothing waits for the listener
+    assert not server._thread.is_alive()
     idle.close(linger=0)
     context.term()

@@ -237,7 +237,7 @@ def test_rows_of_other_runs_go_before_products_and_their_own_after_them(root, op
     http.send = noted
     try:
         open_now.set()
-        assert until(lambda: all(sink._runs[run].ended for run in runs))
+        assert until(lambda: all(sink._runs[run].ended for run in runs), 90)
     finally:
         http.send = send
     of_products = [i for i, (_, path) in enumerate(paths) if "_products" in path]
